@@ -1,0 +1,50 @@
+"""What is read and how it becomes batches: two sets of switches, with their papers."""
+
+from dataclasses import dataclass
+
+from bert_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What `prepare` needs to know beside the vocabulary's size."""
+
+    source: str = "installed-docs"  # or the path of a text file (data/corpora.py)
+    prepared: str = ""  # a folder that prepare wrote; '' prepares `source` once, in the cache
+    held_out: float = 0.1  # share of documents kept from training, by a hash of their names
+    lowercase: bool = True  # BERT's uncased models
+
+    def __post_init__(self):
+        if not 0 < self.held_out < 1:
+            raise UserError(f"corpus.held_out={self.held_out}: must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How prepared rows become batches. Section numbers are Devlin et al. 2018."""
+
+    sequence_length: int = 128  # A.2: 128 for 90% of the steps, then 512
+    batch_size: int = 256  # A.2; sequences, over all hosts
+    max_predictions: int = 20  # K slots a row, as the released code at length 128
+    mask_rate: float = 0.15  # 3.1, Task #1
+    mask_token_share: float = 0.8  # of the chosen tokens: replaced by [MASK]
+    random_token_share: float = 0.1  # replaced by a random token; the rest is kept
+    short_probability: float = 0.1  # released code: rows cut to a random shorter length
+    workers: int = 0  # loader processes; 0 reads in threads of this one
+
+    def __post_init__(self):
+        if self.sequence_length < 8:
+            raise UserError(f"data.sequence_length={self.sequence_length}: must be 8 or more")
+        for name in ("batch_size", "max_predictions"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name}={getattr(self, name)}: must be 1 or more")
+        if self.workers < 0:
+            raise UserError(f"data.workers={self.workers}: must be 0 or more")
+        for name in ("mask_rate", "mask_token_share", "random_token_share", "short_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"data.{name}={getattr(self, name)}: must be between 0 and 1")
+        if self.mask_token_share + self.random_token_share > 1:
+            raise UserError(
+                f"data.mask_token_share={self.mask_token_share} and data.random_token_share="
+                f"{self.random_token_share} add up to more than 1: lower one"
+            )

@@ -1,0 +1,91 @@
+"""Random numbers as functions of what they are for, so that nothing depends on who asks first.
+
+A key is made of (seed, epoch, example, purpose); a draw is a key and a counter. There is no
+generator to carry, save or restore. The mixing is SplitMix64 (Steele, Lea and Flood 2014), in
+64-bit integers alone: the same bits on every platform and with every version of NumPy, which
+promises no such thing for its own generators (NEP 19).
+"""
+
+from enum import IntEnum, auto
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+Keys = UInt64[np.ndarray, "*batch"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+
+
+class Purpose(IntEnum):
+    """What a draw decides. A number is never reused: it would change every run ever made."""
+
+    ORDER = auto()
+    SHORT = auto()
+    SPLIT = auto()
+    RANDOM_NEXT = auto()
+    OTHER_DOCUMENT = auto()
+    TRUNCATE = auto()
+    MASK_BUDGET = auto()
+    MASK_POSITION = auto()
+    MASK_KIND = auto()
+    MASK_TOKEN = auto()
+
+
+def key(*parts: int | np.ndarray) -> Keys:
+    """A key from integers or integer arrays (broadcast together), order and length mattering."""
+    mixed = np.zeros((), np.uint64)
+    for part in parts:
+        with np.errstate(over="ignore"):
+            mixed = _mix(mixed + _GOLDEN) ^ np.asarray(part).astype(np.uint64)
+    return _mix(mixed)
+
+
+def bits(keys: Keys, counter: int | Int[np.ndarray, "*batch"] = 0) -> Keys:
+    """64 random bits for each key and counter, broadcast together."""
+    with np.errstate(over="ignore"):
+        return _mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+
+
+def uniform(keys: Keys, counter: int | Int[np.ndarray, "*batch"] = 0) -> np.ndarray:
+    """float64 in [0, 1), 53 bits."""
+    return (bits(keys, counter) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(
+    keys: Keys, limit: int | Int[np.ndarray, "*batch"], counter: int | np.ndarray = 0
+) -> np.ndarray:
+    """int64 in [0, limit), limit at most 2³²; the bias is under limit / 2³²."""
+    high = bits(keys, counter) >> np.uint64(32)
+    return ((high * np.asarray(limit).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+def permute(
+    index: Int[np.ndarray, "*batch"], size: int | np.ndarray, keys: Keys, rounds: int = 6
+) -> np.ndarray:
+    """Where a keyed random permutation of range(size) sends each index, without writing it down.
+
+    A balanced Feistel network (Black and Rogaway 2002, cycle walking): a number that falls
+    outside range(size) is sent on until it is inside. Memory does not grow with `size`.
+    """
+    half = np.uint64(max(1, (int(np.max(size)) - 1).bit_length() + 1 >> 1))
+    low = (np.uint64(1) << half) - np.uint64(1)
+    index, limit, keys = np.broadcast_arrays(
+        np.asarray(index).astype(np.uint64), np.asarray(size).astype(np.uint64), keys
+    )
+    value, outside = index.copy(), np.ones(index.shape, bool)
+    while outside.any():
+        left, right = value[outside] >> half, value[outside] & low
+        for number in range(rounds):
+            left, right = right, left ^ (bits(keys[outside], right * rounds + number) & low)
+        value[outside] = (left << half) | right
+        outside = value >= limit
+    return value.astype(np.int64)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * _FIRST
+        z = (z ^ (z >> np.uint64(27))) * _SECOND
+        return z ^ (z >> np.uint64(31))

@@ -1,0 +1,42 @@
+"""Multi-head self-attention: project, attend, project back."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.initializers import normal, zeros
+from bert_jax.models.kernels import einsum_attention
+from bert_jax.models.sharding import RULES
+
+
+class Attention(nnx.Module):
+    """Vaswani et al. 2017, 3.2.2. Query, key and value are one product (axis C of length 3)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        D, N, H = config.hidden_size, config.num_heads, config.head_size
+        self.qkv_kernel = normal(config, rngs, "qkv_kernel_dcnh", (D, 3, N, H))
+        self.qkv_bias = zeros("qkv_bias_cnh", (3, N, H))
+        self.out_kernel = normal(config, rngs, "out_kernel_nhd", (N, H, D))
+        self.out_bias = zeros("vector_d", (D,))
+        self.dropout_rate = config.attention_dropout
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        segment_ids: Int[Array, "B S"],
+        dropout_keys: Key[Array, "B"] | None,
+    ) -> Float[Array, "B S D"]:
+        qkv = jnp.einsum(
+            "bsd,dcnh->cbsnh", x, self.qkv_kernel[...].astype(x.dtype),
+            out_sharding=RULES.qkv_cbsnh,
+        )  # fmt: skip
+        query, key, value = qkv + self.qkv_bias[...][:, None, None].astype(x.dtype)
+        mixed = einsum_attention(
+            query, key, value, segment_ids, self.dropout_rate, dropout_keys
+        )
+        out = jnp.einsum(
+            "bsnh,nhd->bsd", mixed, self.out_kernel[...].astype(x.dtype),
+            out_sharding=RULES.hidden_bsd,
+        )  # fmt: skip
+        return out + self.out_bias[...].astype(x.dtype)

@@ -1,0 +1,59 @@
+"""What an encoder is: every switch, with the paper that introduced it."""
+
+from dataclasses import dataclass
+
+from bert_jax.errors import UserError
+
+ACTIVATIONS = ("gelu", "relu")
+DTYPES = ("float32", "bfloat16")
+REMAT = ("none", "full")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes and switches of an encoder. Section numbers are Devlin et al. 2018 unless named."""
+
+    vocab_size: int = 30522  # true size: exports and counts use it
+    hidden_size: int = 768  # H in section 3
+    num_layers: int = 12  # L
+    num_heads: int = 12  # A
+    intermediate_size: int = 3072  # 4H, section 3, footnote 3
+    max_positions: int = 512  # learned positions, section 3 "Input/Output Representations"
+    type_vocab_size: int = 2  # sentence A and sentence B
+    activation: str = "gelu"  # A.2; the erf form, as in the released code
+    hidden_dropout: float = 0.1  # A.2: on all layers
+    attention_dropout: float = 0.1  # A.2: on attention probabilities too
+    layer_norm_epsilon: float = 1e-12  # released code
+    initializer_stddev: float = 0.02  # released code: truncated normal
+    pooler: bool = True  # dense and tanh over [CLS]: the C of section 3
+    vocab_multiple: int = 128  # inside, V is padded to a multiple of this; never set by the mesh
+    dtype: str = "float32"  # of the arithmetic; parameters are always float32
+    scan_layers: bool = True  # one compiled block for all layers; False unrolls them
+    remat: str = "none"  # 'full' recomputes a block in the backward pass instead of storing it
+
+    def __post_init__(self):
+        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
+                     "max_positions", "type_vocab_size", "vocab_multiple"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)}: must be 1 or more")
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"model.hidden_size={self.hidden_size} is not divisible by "
+                f"model.num_heads={self.num_heads}: choose a multiple of the number of heads"
+            )
+        for name in ("hidden_dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)}: must be in [0, 1)")
+        for name, choices in (("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT)):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"model.{name}={getattr(self, name)!r}: must be one of {', '.join(choices)}"
+                )
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple

@@ -1,0 +1,67 @@
+"""The encoder: embeddings, then a stack of equal blocks, then perhaps a pooler."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from bert_jax.models.block import PostNormBlock
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.dropout import fold
+from bert_jax.models.embeddings import Embeddings
+from bert_jax.models.initializers import normal, zeros
+
+
+class Pooler(nnx.Module):
+    """tanh(W·h₀ + b) of the first token (Devlin et al. 2018: C; the dense is the code's)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        self.kernel = normal(config, rngs, "kernel_de", (config.hidden_size,) * 2)
+        self.bias = zeros("vector_d", (config.hidden_size,))
+
+    def __call__(self, hidden: Float[Array, "B S D"]) -> Float[Array, "B D"]:
+        first = hidden[:, 0]
+        kernel, bias = self.kernel[...].astype(first.dtype), self.bias[...].astype(first.dtype)
+        return jnp.tanh(first @ kernel + bias)
+
+
+class Encoder(nnx.Module):
+    """input_ids to hidden states [B, S, D]; `pooler(hidden)` to [B, D] where config.pooler."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        self.embeddings = Embeddings(config, rngs)
+        layer_keys = jax.random.split(rngs.params(), config.num_layers)
+        self.layers = nnx.vmap(lambda key: PostNormBlock(config, nnx.Rngs(key)))(layer_keys)
+        self.pooler = Pooler(config, rngs) if config.pooler else None
+        self.num_layers = config.num_layers
+        self.scan_layers = config.scan_layers
+        self.remat = config.remat == "full"
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "B S"],
+        token_type_ids: Int[Array, "B S"],
+        segment_ids: Int[Array, "B S"],
+        dropout_keys: Key[Array, "B"] | None = None,
+    ) -> Float[Array, "B S D"]:
+        """`segment_ids`: which document a token is of, 0 for padding; tokens see their own
+        document alone. `dropout_keys`: one a row; None for no dropout."""
+        graphdef, parameters = nnx.split(self.layers)
+
+        def block(x, layer):
+            number, layer_parameters = layer
+            keys = fold(dropout_keys, number)
+            return nnx.merge(graphdef, layer_parameters)(x, segment_ids, keys), None
+
+        if self.remat:
+            # Inside scan there is nothing to merge with, so its guard would only cost.
+            block = jax.checkpoint(block, prevent_cse=not self.scan_layers)
+
+        # Layers count from 1: number 0 is the embeddings' own dropout.
+        numbers = jnp.arange(1, self.num_layers + 1)
+        x = self.embeddings(input_ids, token_type_ids, fold(dropout_keys, 0))
+        if self.scan_layers:
+            return jax.lax.scan(block, x, (numbers, parameters))[0]
+        for index in range(self.num_layers):
+            x, _ = block(x, jax.tree.map(lambda leaf: leaf[index], (numbers, parameters)))  # noqa: B023
+        return x

@@ -1,0 +1,38 @@
+"""The position-wise feed-forward network."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.initializers import normal, zeros
+from bert_jax.models.sharding import RULES
+
+# 'gelu' is x·Φ(x) with the exact erf (Hendrycks and Gimpel 2016, 2), as BERT's released code.
+ACTIVATIONS = {"gelu": partial(jax.nn.gelu, approximate=False), "relu": jax.nn.relu}
+
+
+class Mlp(nnx.Module):
+    """W₂·activation(W₁x + b₁) + b₂ (Vaswani et al. 2017, 3.3)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        D, F = config.hidden_size, config.intermediate_size
+        self.up_kernel = normal(config, rngs, "up_kernel_df", (D, F))
+        self.up_bias = zeros("up_bias_f", (F,))
+        self.down_kernel = normal(config, rngs, "down_kernel_fd", (F, D))
+        self.down_bias = zeros("vector_d", (D,))
+        self.activation = ACTIVATIONS[config.activation]
+
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        wide = jnp.einsum(
+            "bsd,df->bsf", x, self.up_kernel[...].astype(x.dtype), out_sharding=RULES.wide_bsf
+        )
+        wide = self.activation(wide + self.up_bias[...].astype(x.dtype))
+        out = jnp.einsum(
+            "bsf,fd->bsd", wide, self.down_kernel[...].astype(x.dtype),
+            out_sharding=RULES.hidden_bsd,
+        )  # fmt: skip
+        return out + self.down_bias[...].astype(x.dtype)

@@ -1,0 +1,90 @@
+"""What an objective is made of, and the sum of several over one encoder."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key, Shaped
+
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.dropout import row_keys
+from bert_jax.models.encoder import Encoder
+
+Batch = dict[str, Shaped[Array, "B *field"]]
+# A sum over the batch and the weight it is to be divided by, once, at the very end: sums and
+# weights add up over devices and accumulated parts of a batch, means do not.
+Ratio = tuple[Float[Array, ""], Float[Array, ""]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Losses:
+    """What a module scored on a batch: a loss a term, metrics, and plain counts."""
+
+    terms: dict[str, Ratio]
+    metrics: dict[str, Ratio] = field(default_factory=dict)
+    counts: dict[str, Float[Array, ""]] = field(default_factory=dict)
+
+
+class Term(Protocol):
+    """One thing to learn from the hidden states of a shared encoder."""
+
+    name: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]]  # of the batch, beside the encoder's own
+
+    def head(self, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Module: ...
+
+    def loss(
+        self, head: nnx.Module, encoder: Encoder, hidden: Float[Array, "B S D"], batch: Batch
+    ) -> Losses: ...
+
+
+class EncoderWithHeads(nnx.Module):
+    """An encoder and one head a term, by the term's name."""
+
+    def __init__(self, encoder: Encoder, heads: dict[str, nnx.Module]):
+        self.encoder = encoder
+        self.heads = nnx.Dict(heads)
+
+
+@dataclass(frozen=True)
+class SumOfTerms:
+    """Σ coefficient · term over one encoder: BERT is mlm + nsp (Devlin et al. 2018, A.2)."""
+
+    terms: tuple[tuple[Term, float], ...]
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        return {term.name: coefficient for term, coefficient in self.terms}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The batch fields that `loss` reads."""
+        own = ("input_ids", "token_type_ids", "segment_ids", "rows")
+        return own + tuple(name for term, _ in self.terms for name in term.fields)
+
+    def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> EncoderWithHeads:
+        encoder = Encoder(config, rngs)
+        return EncoderWithHeads(
+            encoder, {term.name: term.head(config, rngs) for term, _ in self.terms}
+        )
+
+    def loss(
+        self, module: EncoderWithHeads, batch: Batch, key: Key[Array, ""] | None
+    ) -> Losses:
+        """`key`: the step's dropout key; None turns dropout off. Batch shapes: input_ids,
+        token_type_ids, segment_ids [B, S]; rows [B]; the terms' fields as they say."""
+        hidden = module.encoder(
+            batch["input_ids"], batch["token_type_ids"], batch["segment_ids"],
+            None if key is None else row_keys(key, batch["rows"]),
+        )  # fmt: skip
+        real_tokens = jnp.sum(batch["segment_ids"] > 0, dtype=jnp.float32)
+        total = Losses({}, counts={"real_tokens": real_tokens})
+        for term, _ in self.terms:
+            part = term.loss(module.heads[term.name], module.encoder, hidden, batch)
+            total = Losses(
+                total.terms | part.terms, total.metrics | part.metrics, total.counts | part.counts
+            )
+        return total

@@ -1,0 +1,51 @@
+"""Masked language modelling (Devlin et al. 2018, 3.1, Task #1)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.encoder import Encoder
+from bert_jax.models.heads import MaskedTokenHead
+from bert_jax.objectives.base import Batch, Losses
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModel:
+    """−log p(original token) at the chosen positions, each position of equal weight.
+
+    Fields: mlm_positions, mlm_labels int [B, K], mlm_weights float [B, K] (0 for an unused
+    slot), mlm_overflow int [B] (chosen tokens for which no slot was left).
+    """
+
+    name: ClassVar[str] = "mlm"
+    fields: ClassVar[tuple[str, ...]] = (
+        "mlm_positions", "mlm_labels", "mlm_weights", "mlm_overflow",
+    )  # fmt: skip
+
+    def head(self, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Module:
+        return MaskedTokenHead(config, rngs)
+
+    def loss(
+        self, head: nnx.Module, encoder: Encoder, hidden: Float[Array, "B S D"], batch: Batch
+    ) -> Losses:
+        logits = head(hidden, batch["mlm_positions"], encoder.embeddings.word[...])
+        labels, weights = batch["mlm_labels"], batch["mlm_weights"]
+        nats = jax.nn.logsumexp(logits, axis=-1) - pick(logits, labels)
+        hits = jnp.argmax(logits, axis=-1) == labels
+        weight = jnp.sum(weights)
+        return Losses(
+            terms={"mlm": (jnp.sum(nats * weights), weight)},
+            metrics={"mlm_accuracy": (jnp.sum(hits * weights), weight)},
+            counts={"mlm_overflow": jnp.sum(batch["mlm_overflow"], dtype=jnp.float32)},
+        )
+
+
+def pick(logits: Float[Array, "B K V"], labels: Int[Array, "B K"]) -> Float[Array, "B K"]:
+    """The label's logit, by a masked sum: where V is sharded, a gather would have to move it."""
+    chosen = jnp.arange(logits.shape[-1]) == labels[..., None]
+    return jnp.sum(jnp.where(chosen, logits, 0), axis=-1)

@@ -1,0 +1,138 @@
+"""The train state, and the two functions of it that are compiled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.sharding import RULES
+
+Batch = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+
+
+class Losses(Protocol):
+    """(sum, weight) pairs a term and a metric; plain sums as counts."""
+
+    @property
+    def terms(self) -> dict[str, tuple[Array, Array]]: ...
+    @property
+    def metrics(self) -> dict[str, tuple[Array, Array]]: ...
+    @property
+    def counts(self) -> dict[str, Array]: ...
+
+
+class Objective(Protocol):
+    """What is learned, as far as training knows it."""
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """The factor of each term in the loss."""
+        ...
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The batch fields that `loss` reads."""
+        ...
+
+    def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> Any: ...
+
+    def loss(self, module: Any, batch: Batch, key: Key[Array, ""] | None) -> Losses: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that changes from one step to the next. `step` counts finished updates."""
+
+    step: Int[Array, ""]
+    parameters: nnx.State
+    optimizer: optax.OptState
+
+
+def init_state(
+    objective: Objective, config: EncoderConfig, tx: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """A fresh state, every leaf where the sharding rules say. Call under `jax.set_mesh`."""
+
+    def init() -> TrainState:
+        module = objective.build(config, nnx.Rngs(jax.random.key(seed)))
+        parameters = jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, tx.init(parameters))
+
+    return jax.jit(init)()
+
+
+def place(variable: nnx.Variable) -> nnx.Variable:
+    """The parameter under the sharding of its role."""
+    return variable.replace(
+        jax.sharding.reshard(variable.get_value(), RULES.parameter(variable))
+    )
+
+
+def is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
+def graph(objective: Objective, config: EncoderConfig) -> nnx.GraphDef:
+    """The module without its arrays: with parameters, `nnx.merge` makes it whole."""
+    return nnx.graphdef(nnx.eval_shape(lambda: objective.build(config, nnx.Rngs(0))))
+
+
+def make_train_step(
+    objective: Objective, config: EncoderConfig, tx: optax.GradientTransformation, seed: int
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """One update. The state is donated; dropout is a function of (seed, step, row) alone."""
+    graphdef = graph(objective, config)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def loss_of(parameters: nnx.State) -> tuple[Array, Losses]:
+            losses = objective.loss(nnx.merge(graphdef, parameters), batch, key)
+            return total(objective, losses), losses
+
+        (loss, losses), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+        updates, optimizer = tx.update(gradients, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        metrics |= averages(losses) | losses.counts
+        return TrainState(state.step + 1, parameters, optimizer), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_eval_step(
+    objective: Objective, config: EncoderConfig
+) -> Callable[[nnx.State, Batch], Losses]:
+    """The losses of a batch without dropout, still as sums and weights, to be added up."""
+    graphdef = graph(objective, config)
+    return jax.jit(
+        lambda parameters, batch: objective.loss(nnx.merge(graphdef, parameters), batch, None)
+    )
+
+
+def total(objective: Objective, losses: Losses) -> Float[Array, ""]:
+    """Σ coefficient · sum / weight: the one place where a loss is divided."""
+    return sum(
+        (c * ratio(*losses.terms[name]) for name, c in objective.coefficients.items()),
+        start=jnp.zeros(()),
+    )
+
+
+def averages(losses: Losses) -> Metrics:
+    """Each term's loss with the weight behind it, and each metric, as means."""
+    terms = {f"{name}_loss": ratio(*pair) for name, pair in losses.terms.items()}
+    weights = {f"{name}_weight": weight for name, (_, weight) in losses.terms.items()}
+    return terms | weights | {name: ratio(*pair) for name, pair in losses.metrics.items()}
+
+
+def ratio(amount: Array, weight: Array) -> Array:
+    """amount / weight, and 0 where nothing was weighed."""
+    return amount / jnp.maximum(weight, 1e-9)
