@@ -128,8 +128,8 @@ def plain_text(path: str | os.PathLike[str]) -> Iterator[Document]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    with _reading(path), opened(path, "rb") as file:
+    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+    with _reading(path), openers.get(path.suffix, open)(path, "rb") as file:
         offset = 0
         for number in itertools.count(1):
             line = file.readline(MAX_LINE_BYTES)
@@ -145,7 +145,7 @@ def _lines(path: Path) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{path}: not UTF-8 at line {number}, byte {offset + error.start}; "
-                    f"convert it first, for example with iconv -t UTF-8"
+                    "convert it first, for example with iconv -t UTF-8"
                 ) from None
             offset += len(line)
             yield text
@@ -175,8 +175,9 @@ def _reading(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged {path.suffix} file ({error}); fetch it again") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend it or choose another") \
-            from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); mend that or give another file"
+        ) from None
 
 
 # Installed documentation.

@@ -10,34 +10,29 @@ import itertools
 import re
 from collections.abc import Iterator
 
-# A candidate boundary: closing punctuation, quotes or brackets that belong to it, white space,
-# and something that may open a sentence. A period inside np.float64 or 3.14 has no white space
-# after it, so it never becomes a candidate.
+# A candidate boundary: closing punctuation with its quotes and brackets, white space, and what
+# may open a sentence. The periods in np.float64 and 3.14 are none: no white space follows.
 _CANDIDATE = re.compile(r"""([.!?]+)(["'”’)\]]*)\s+(?=["'“‘(\[`]*[^\W_])""")
 
-# The words before a period that is followed by white space and yet ends no sentence.
+# Words whose period ends no sentence.
 _NEVER_LAST = frozenset(
-    "e.g i.e eg ie vs cf viz al approx resp ca dr mr mrs ms prof st rev gen sen rep hon jr sr "
-    "no nos vol vols pp ch chap sec secs eq eqs eqn eqns fig figs ref refs ed eds trans proc "
-    "jan feb mar apr jun jul aug sep sept oct nov dec dept univ w.r.t wrt a.k.a aka def incl "
-    "excl num max min var misc corresp coef coeff coeffs diff dist elem freq orig param params "
-    "prob temp".split()
+    "e.g i.e eg ie vs cf viz al approx resp ca dr mr mrs ms prof st rev gen sen rep hon jr sr vol "
+    "vols pp chap secs eq eqs eqn eqns fig figs eds trans proc jan feb apr aug sept oct nov dept "
+    "univ w.r.t wrt a.k.a aka incl excl".split()
 )
-# These end a sentence as readily as they stand inside one, so the next word's capital decides.
-_MAYBE_LAST = frozenset("etc inc ltd co corp u.s u.k u.s.a ph.d a.m p.m".split())
-# Words of the list above that are also whole English words: their period is an abbreviation's
-# only where a number or an upper-case initial follows ("no. 3", "Fig. 2", "max. 5").
-_WORDS_TOO = frozenset("no nos ch ed sec ref refs def num max min var mar dec jun sep st".split())
-
+# Abbreviations that also end sentences: the next word's capital decides.
+_MAYBE_LAST = frozenset(
+    "etc inc ltd co corp u.s u.k u.s.a ph.d a.m p.m misc corresp coef coeff coeffs diff dist elem "
+    "freq orig param params prob temp".split()
+)
+# Abbreviations only where a number follows: "no. 3", "Sec. 2", "Mar. 5".
+_BEFORE_NUMBER = frozenset("no nos ch ed sec ref refs def num max min mar jun sep dec".split())
 _INITIAL = re.compile(r"(?:[A-Z]\.)*[A-Z]")
 _OPENING = "\"'“‘([`"
 
 
 def split_sentences(paragraph: str) -> list[str]:
-    """The sentences of one paragraph, in order, white space normalised, none empty.
-
-    Joining the result with one space gives back the normalised paragraph.
-    """
+    """The sentences of a paragraph; joined by one space they are the paragraph, unwrapped."""
     text = " ".join(paragraph.split())
     sentences = []
     start = 0
@@ -54,12 +49,14 @@ def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
     after = text[match.end() : match.end() + 8].lstrip(_OPENING)[:1]
     if match[1] != ".":
         return not after.islower()
-    earlier, _, word = text[start : match.start()].rpartition(" ")
+    # A window, so that a long text without one boundary does not take quadratic time.
+    before = text[max(start, match.start() - 80) : match.start()]
+    earlier, _, word = before.rpartition(" ")
     word = word.lstrip(_OPENING)
     folded = word.lower()
     if folded in _MAYBE_LAST:
         return after.isupper()
-    if folded in _WORDS_TOO:
+    if folded in _BEFORE_NUMBER:
         return not after.isdigit()
     if folded in _NEVER_LAST:
         return False
@@ -78,8 +75,8 @@ def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
     return True
 
 
-# Prose of a docstring. Three dialects at once: reST with numpydoc sections (numpy, scipy,
-# matplotlib), Google sections (jax, flax, optax), and the older free form of the stdlib.
+# Prose of a docstring, in three dialects at once: reST with numpydoc sections (numpy, scipy),
+# Google sections (jax, flax), and the older free form of the standard library.
 
 _RULER = re.compile(r"([=\-~^\"'*#+_`:.<>])\1{2,}")
 _TABLE_BORDER = re.compile(r"[=\-+|]+[=\-+| ]*[+| ][=\-+| ]*[=\-+|]|\|.*\|")
@@ -90,20 +87,19 @@ _PROSE_DIRECTIVES = frozenset(
     "versionadded versionchanged versionremoved".split()
 )
 _NUMPY_TERMS = frozenset(
-    "parameters;other parameters;returns;yields;receives;raises;warns;attributes;methods;"
-    "keyword arguments".split(";")
+    "parameters;other parameters;returns;yields;receives;raises;warns;attributes;methods".split(";")
 )
-_DROPPED_SECTIONS = frozenset("see also;references;reference".split(";"))
+_DROPPED_SECTIONS = frozenset(("see also", "references", "reference"))
 _GOOGLE_HEADER = re.compile(
     r"(Args|Arguments|Parameters|Params|Returns?|Raises|Yields|Attributes|Examples?|Notes?|"
     r"Keyword Args|Kwargs|References?|See [Aa]lso|Usage|Example [Uu]sage):+"
 )
 _ENTRY = re.compile(r"[`*]{0,2}[\w.\[\], `*]{1,60}?(?:\s*\([^)]*\))?\s*:\s+(?=\S)")
-_DASHED = re.compile(r"[\w.\"'*\[\]]+(?:\([^)]*\))?(?:, [\w.*]+(?:\([^)]*\))?)*\s+-{1,3}\s+(?=\S)")
+_DASHED = re.compile(r"^[\w.\"'*\[\]]+(?:\([^)]*\))?(?:, [\w.*]+(?:\([^)]*\))?)*\s+-{1,3}\s+(?=\S)")
 _FIELD = re.compile(r":\w+(?:\s+[^:]*)?:(?:\s+|$)")
 _BULLET = re.compile(r"(?:[-*+•–o]|#\.|\[?\(?(?:\d{1,2}|[a-zA-Z]|i{1,3}|iv)[.)\]])\s+(?=\S)")
 _TYPE_LINE = re.compile(r"[`*]{0,3}[\w.]+[`*]*(?:\s*,\s*[`*]*[\w.]+[`*]*)*\s+:(?:\s.*)?")
-_TYPE_AND_DEFAULT = re.compile(r"[^.]{0,80}?\b[Dd]efaults?\s?(?:=|:|to|is)\s?\S+\.\s+(?=[A-Z])")
+_TYPE_AND_DEFAULT = re.compile(r"^[^.]{0,80}?\b[Dd]efaults?\s?(?:=|:|to|is)\s?\S+\.\s+(?=[A-Z])")
 
 
 def prose(docstring: str) -> Iterator[str]:
@@ -133,9 +129,10 @@ class _Paragraphs:
         self.indent = 0  # of its last line
         self.colon: int | None = None  # the indent of the last line that ended with a colon
         self.hidden: int | None = None  # what is indented deeper than this is dropped
-        self.fence = self.table = self.until_blank = False
+        self.fence = self.until_blank = False
         self.section, self.section_indent, self.google = "", 0, False
         self.entry_indent: int | None = None
+        self.previous = ""  # line
 
     def close(self) -> None:
         """End the open paragraph."""
@@ -166,13 +163,13 @@ class _Paragraphs:
             self.entry_indent = None
         else:
             self._prose(text, indent, is_term=following.startswith(" " * (indent + 1)))
+        self.previous = text
 
     def _is_dropped(self, text: str, indent: int) -> bool:
         """Blank lines, and every line of a region that is not prose."""
-        if text.startswith(("```", "~~~ ")):
-            self.fence = not self.fence
-            return True
-        if self.fence:
+        is_fence = text.startswith(("```", "~~~ "))
+        self.fence ^= is_fence
+        if self.fence or is_fence:
             return True
         if not text:
             self.until_blank = False
@@ -188,11 +185,11 @@ class _Paragraphs:
         return self.until_blank
 
     def _heading(self, indent: int) -> None:
-        """The line above a ruler was a heading; above that, the paragraph before it."""
-        heading = self.lines.pop() if self.lines else ""
+        """The line above a ruler was a heading, even if it was taken for a parameter."""
+        self.lines = self.lines[:-1]
         self.close()
-        if heading:
-            self.section, self.section_indent, self.google = heading.lower(), indent, False
+        if self.previous:
+            self.section, self.section_indent, self.google = self.previous.lower(), indent, False
 
     def _prose(self, text: str, indent: int, is_term: bool) -> None:
         if self.google and indent <= self.section_indent:
@@ -206,7 +203,7 @@ class _Paragraphs:
             if marker[0].startswith((":type", ":rtype", ":vartype")):
                 self.hidden = indent
                 return
-            text = text[marker.end() :]
+            text = _DASHED.sub("", text[marker.end() :])
         elif self.google and indent == (self.entry_indent or indent):
             self.entry_indent = indent
             if entry := _ENTRY.match(text):
@@ -223,7 +220,7 @@ class _Paragraphs:
         self.indent = indent
         if text.endswith("::"):
             self.hidden = indent
-            text = text[:-1] if len(text) > 2 else ""
+            text = text[:-1].lstrip(":")
         if text:
             self.lines.append(text)
         if self.hidden is not None:
@@ -236,12 +233,12 @@ _COMMON = frozenset(
     "when used has have was should may must than its each all one no into such between this it "
     "not does do".split()
 )
+_PLAIN_WORD = re.compile(r"[\"'(“‘]*[A-Za-z][a-z’'-]*[\"')”’]*[.,:;?!]*[\"')”’]*")
 _LOST = "\ufffc"  # stands where something was that English cannot say
-_SYMBOLS = (
-    "alpha|beta|gamma|delta|epsilon|theta|kappa|lambda|mu|nu|pi|rho|sigma|tau|phi|chi|psi|omega|"
-    "Gamma|Delta|Theta|Lambda|Sigma|Phi|Omega|times|infty"
+_SIMPLE_FORMULA = re.compile(
+    r"(?:\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|pi|rho|sigma|tau|phi|chi|psi|"
+    r"omega|Gamma|Delta|Theta|Lambda|Sigma|Phi|Omega|times|infty)\b|[\w\s+\-*/=<>(),.^])+"
 )
-_SIMPLE_FORMULA = re.compile(rf"(?:\\(?:{_SYMBOLS})\b|[\w\s+\-*/=<>(),.^])+")
 _MARKUP = re.compile(
     r"(?P<footnote>\s?(?<![\w\])])\[[\w.-]+\]_?(?![\w\[(])(?:_|\b|(?=[\s.,;)]|$)))"
     r"|`(?P<quoted>[^`'\s][^`']{0,40})'(?!\w)"
@@ -266,10 +263,8 @@ def _unmarked(match: re.Match[str]) -> str:
         # "described in [1]." says nothing without its number; "as usual [1]." does.
         before = match.string[: match.start()].rpartition(" ")[2].lower()
         return _LOST if before in _COMMON or before == "see" else ""
-    if kind == "lost":
-        return _LOST
-    if kind == "quoted":
-        return f"'{content}'"
+    if kind in ("lost", "quoted"):
+        return _LOST if kind == "lost" else f"'{content}'"
     if kind == "tex" or match["role"] == "math":
         short = len(content) <= 24 and _SIMPLE_FORMULA.fullmatch(content)
         return content.replace("\\", "") if short else _LOST
@@ -280,9 +275,7 @@ def _unmarked(match: re.Match[str]) -> str:
 
 
 def _without_markup(text: str) -> str:
-    text = _MARKUP.sub(_unmarked, text)
-    if typed := _TYPE_AND_DEFAULT.match(text):
-        text = text[typed.end() :]
+    text = _TYPE_AND_DEFAULT.sub("", _MARKUP.sub(_unmarked, text))
     if _LOST in text:
         text = " ".join(s for s in split_sentences(text) if _LOST not in s)
     text = _LEAD_IN.sub("", " ".join(_STRAY.sub("", text).split())).replace(",.", ".")
@@ -290,9 +283,6 @@ def _without_markup(text: str) -> str:
         # What the last sentence ran on into was a formula or an example, and is gone.
         text = " ".join(split_sentences(text)[:-1])
     return text
-
-
-_PLAIN_WORD = re.compile(r"[\"'(“‘]*[A-Za-z][a-z’'-]*[\"')”’]*[.,:;?!]*[\"')”’]*")
 
 
 def _is_english(text: str, is_suspect: bool) -> bool:

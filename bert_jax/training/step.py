@@ -60,11 +60,14 @@ def init_state(
     objective: Objective, config: EncoderConfig, tx: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """A fresh state, every leaf where the sharding rules say. Call under `jax.set_mesh`."""
+    parameters = init_parameters(objective, config, seed)
+    return TrainState(jnp.zeros((), jnp.int32), parameters, jax.jit(tx.init)(parameters))
 
-    def init() -> TrainState:
+
+def init_parameters(objective: Objective, config: EncoderConfig, seed: int) -> nnx.State:
+    def init() -> nnx.State:
         module = objective.build(config, nnx.Rngs(jax.random.key(seed)))
-        parameters = jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
-        return TrainState(jnp.zeros((), jnp.int32), parameters, tx.init(parameters))
+        return jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
 
     return jax.jit(init)()
 

@@ -1,0 +1,102 @@
+"""What all programs share: flags, --help, and one line for a user's mistake."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
+from bert_jax.errors import UserError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def define_config() -> None:
+    config_flags.DEFINE_config_file("config", None, "configs/FILE.py:PRESET", lock_config=True)
+
+
+def run(main: Callable[[], None], teaching: str) -> None:
+    """Parse the flags, call main(), leave with its status.
+
+    0: the work is done. 2: a UserError, told in one line. `teaching` is what --help prints.
+    """
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(teaching.strip())
+        sys.exit(0)
+
+    def parsed(argv: list[str]) -> list[str]:
+        try:
+            for extra in flags.FLAGS(argv)[1:]:
+                raise UserError(f"{extra!r}: not expected here; options are --NAME=VALUE")
+            if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+                _ = flags.FLAGS.config.to_dict  # raises now where the file could not be loaded
+            return argv
+        except Exception as error:
+            leave(_flag_error(error))
+
+    def called(_: list[str]) -> None:
+        with guarded():
+            main()
+
+    app.run(called, flags_parser=parsed)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """A UserError, a full disk and Ctrl-C become one line and a status; the rest is a defect."""
+    logging.set_verbosity(logging.ERROR)  # orbax tells each file it writes
+    try:
+        yield
+    except UserError as error:
+        leave(str(error))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        leave(f"{where}{error.strerror}; make room or name a folder that can be written")
+    except KeyboardInterrupt:
+        print("interrupted; start the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def run_config() -> RunConfig:
+    """The config that --config and its overrides describe."""
+    if flags.FLAGS.config is None:
+        raise UserError("--config is missing: name one, as --config=configs/bert.py:base")
+    return from_mapping(flags.FLAGS.config.to_dict())
+
+
+def required(name: str) -> str:
+    value = flags.FLAGS[name].value
+    if not value:
+        raise UserError(f"--{name} is missing; see --help")
+    return value
+
+
+def leave(message: str) -> NoReturn:
+    """Print the message as one line on stderr and end with status 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    # Threads of a loader or a checkpoint writer may still run; nothing is owed to them.
+    sys.stdout.flush()
+    os._exit(2)
+
+
+def _flag_error(error: Exception) -> str:
+    """One line for what absl or ml_collections made of a wrong command line."""
+    for argument in sys.argv[1:]:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "config" and not os.path.exists(file := value.partition(":")[0]):
+            return f"--config={value}: there is no file {file}; the configs are in configs/"
+        if name.startswith("config.") and isinstance(error, AttributeError | KeyError):
+            known = list(flat(to_mapping(RunConfig(objective={"mlm": 1.0, "nsp": 1.0}))))
+            if (field := name.removeprefix("config.")) not in known:
+                return f"--{name}: there is no such field; {nearest(field, known)}"
+    if isinstance(error, ValueError | flags.Error | AttributeError | KeyError):
+        # A config file's own error comes as its traceback: the last line says what it is.
+        return str(error).strip().splitlines()[-1]
+    raise error

@@ -1,0 +1,139 @@
+"""A run's config: from a ConfigDict, once, into frozen dataclasses; to config.json and back."""
+
+import dataclasses
+import difflib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from bert_jax.data.config import CorpusConfig, DataConfig
+from bert_jax.errors import UserError
+from bert_jax.models.config import EncoderConfig
+from bert_jax.training.mesh import MeshConfig
+from bert_jax.training.optim import OptimizerConfig
+
+FILE = "config.json"
+# What may differ when a workdir is taken up again: it decides no number that is logged.
+FREE = ("mesh", "data.workers", "train.keep")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, and how often what is done beside training."""
+
+    steps: int = 1_000_000
+    log_every: int = 100
+    eval_every: int = 10_000
+    save_every: int = 10_000
+    keep: int = 3  # checkpoints, the newest
+
+    def __post_init__(self):
+        for item in dataclasses.fields(self):
+            if getattr(self, item.name) < 1:
+                raise UserError(
+                    f"train.{item.name}={getattr(self, item.name)}: must be 1 or more"
+                )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that `pretrain` is told. Each part is documented where it is used."""
+
+    seed: int = 0  # of everything random; the run is a function of it
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    objective: Mapping[str, float] = field(default_factory=dict)  # coefficient of each term
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        if self.data.sequence_length > self.model.max_positions:
+            raise UserError(
+                f"data.sequence_length={self.data.sequence_length} is longer than the "
+                f"model.max_positions={self.model.max_positions}; shorten one or raise the other"
+            )
+
+
+def from_mapping(values: Mapping[str, Any]) -> RunConfig:
+    """Raises UserError, in one line, for a field that does not exist or has the wrong type."""
+    return _build(RunConfig, values, "")
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def save(config: RunConfig, workdir: Path) -> None:
+    (workdir / FILE).write_text(json.dumps(to_mapping(config), indent=2) + "\n")
+
+
+def load(workdir: Path) -> RunConfig:
+    """The config of a workdir. Raises UserError where it is none."""
+    path = workdir / FILE
+    try:
+        return from_mapping(json.loads(path.read_text()))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{workdir}: not a workdir (no readable {FILE}); name one that bert_jax.pretrain wrote"
+        ) from error
+
+
+def check_same(config: RunConfig, workdir: Path) -> None:
+    """Raises UserError where the workdir is of another config, naming what differs."""
+    mine, theirs = flat(to_mapping(config)), flat(to_mapping(load(workdir)))
+    for name in sorted(mine.keys() | theirs.keys()):
+        if name.startswith(FREE) or mine.get(name) == theirs.get(name):
+            continue
+        raise UserError(
+            f"{workdir} was begun with {name}={theirs.get(name)}, and now it is "
+            f"{mine.get(name)}: give the old value to go on, or another --workdir to start anew"
+        )
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'model.num_layers': 12, ...}."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """' did you mean ...?' for the closest of the names."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    types_of = get_type_hints(kind)
+    for name in values:
+        if name not in types_of:
+            known = [prefix + other for other in types_of]
+            raise UserError(
+                f"{prefix}{name}: there is no such field; {nearest(prefix + name, known)}"
+            )
+    return kind(
+        **{name: _value(types_of[name], value, prefix + name) for name, value in values.items()}
+    )
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return _build(kind, value, name + ".")  # type: ignore[arg-type]
+    if isinstance(kind, types.GenericAlias) or getattr(kind, "__origin__", None):
+        return {key: _value(float, item, f"{name}.{key}") for key, item in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"{name}={value!r}: must be of type {getattr(kind, '__name__', kind)}")
+    return value

@@ -1,0 +1,120 @@
+"""Use a pretrained model: text in, one JSON object a line out.
+
+  python -m bert_jax.predict fill-mask --model=runs/demo "Returns the [MASK] of the array."
+  cat lines.txt | python -m bert_jax.predict fill-mask --model=runs/demo --top-k=3
+
+MODEL is a workdir of bert_jax.pretrain. The texts are arguments, or lines on stdin. Each [MASK]
+gets its likeliest tokens: {"text": ..., "masks": [[{"token": ..., "probability": ...}, ...]]}.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType
+
+from bert_jax import cli
+from bert_jax import config as configs
+from bert_jax.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL, load_tokenizer
+from bert_jax.errors import UserError
+from bert_jax.objectives import build_objective
+from bert_jax.training.checkpoint import restore_parameters
+from bert_jax.training.mesh import AXES
+from bert_jax.training.step import graph, init_parameters
+
+BATCH = 32
+LENGTH_STEP = 32  # rows are padded to a multiple: one compilation a multiple
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        cli.leave(f"{message}; see --help")
+
+
+def main() -> None:
+    parser = Parser(
+        prog="python -m bert_jax.predict", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("task", choices=["fill-mask"])
+    parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument("--model", required=True, help="a workdir of bert_jax.pretrain")
+    parser.add_argument("--top-k", type=int, default=5, help="how many tokens for a [MASK]")
+    arguments = parser.parse_intermixed_args()
+    with cli.guarded():
+        texts = arguments.texts or (line.rstrip("\n") for line in sys.stdin)
+        for answer in fill_masks(Path(arguments.model), texts, arguments.top_k):
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
+
+
+def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict]:
+    """The `top_k` likeliest tokens for every [MASK] of each text, in the order of the texts.
+
+    Raises UserError for a text without [MASK] or longer than the model's positions.
+    """
+    config = configs.load(workdir)
+    if "mlm" not in config.objective:
+        raise UserError(f"{workdir}: was not trained with the mlm term, so it cannot fill a mask")
+    if not 1 <= top_k <= config.model.vocab_size:
+        raise UserError(f"--top-k={top_k}: must be from 1 to {config.model.vocab_size}")
+    tokenizer = load_tokenizer(workdir / "tokenizer")
+    mesh = jax.make_mesh((1, 1, 1), AXES, (AxisType.Explicit,) * 3, devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        model = replace(config.model, dtype="float32")
+        objective = build_objective(config.objective, model)
+        parameters, _ = restore_parameters(workdir, init_parameters(objective, model, config.seed))
+        graphdef = graph(objective, model)
+
+        @jax.jit
+        def likeliest(parameters, input_ids, positions):
+            module = nnx.merge(graphdef, parameters)
+            hidden = module.encoder(
+                input_ids, jnp.zeros_like(input_ids), (input_ids != PAD).astype(jnp.int32)
+            )
+            logits = module.heads["mlm"](hidden, positions, module.encoder.embeddings.word[...])
+            return jax.lax.top_k(jax.nn.softmax(logits), top_k)
+
+        for part in itertools.batched(texts, BATCH):
+            rows = [[CLS, *tokenizer.encode_prompt(text), SEP] for text in part]
+            for text, row in zip(part, rows, strict=True):
+                _check(text, row, model.max_positions)
+            places = [[i for i, t in enumerate(row) if t == MASK] for row in rows]
+            length = -(-max(map(len, rows)) // LENGTH_STEP) * LENGTH_STEP
+            input_ids = np.full((BATCH, min(length, model.max_positions)), PAD, np.int32)
+            slots = np.zeros((BATCH, -(-max(map(len, places)) // 8) * 8), np.int32)
+            for number, (row, place) in enumerate(zip(rows, places, strict=True)):
+                input_ids[number, : len(row)] = row
+                slots[number, : len(place)] = place
+            probabilities, tokens = jax.device_get(likeliest(parameters, input_ids, slots))
+            for number, (text, place) in enumerate(zip(part, places, strict=True)):
+                masks = [
+                    [
+                        {"token": tokenizer.piece(int(t)), "probability": round(float(p), 6)}
+                        for t, p in zip(tokens[number, k], probabilities[number, k], strict=True)
+                    ]
+                    for k in range(len(place))
+                ]
+                yield {"text": text, "masks": masks}
+
+
+def _check(text: str, row: list[int], positions: int) -> None:
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    if MASK not in row:
+        raise UserError(f"{shown!r}: has no {SPECIAL[MASK]}; type it where a word is to be filled")
+    if len(row) > positions:
+        raise UserError(
+            f"{shown!r}: is {len(row)} tokens long and the model has {positions} positions; "
+            f"shorten the text"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Pretrain an encoder.
+
+  python -m bert_jax.pretrain --config=configs/bert.py:base --workdir=runs/base
+
+Any field of the config can be set, and one that does not exist is refused:
+
+  --config.train.steps=1000 --config.data.batch_size=64 --config.corpus.source=my-text.txt
+
+Without a corpus of your own it reads the documentation installed with Python. The same command
+again goes on where the last one stopped, to the same numbers. The workdir then holds
+config.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl, curve.png.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+
+from bert_jax import cli, progress, provenance
+from bert_jax import config as configs
+from bert_jax.config import RunConfig
+from bert_jax.data.examples import SegmentPairs
+from bert_jax.data.loader import EvaluationBatches, TrainingBatches, read
+from bert_jax.data.prepare import UNIGRAM, cached
+from bert_jax.data.records import Rows, read_manifest
+from bert_jax.data.tokenizers import load_tokenizer
+from bert_jax.data.unigram import unigram_loss
+from bert_jax.objectives import build_objective
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.curve import draw_curve
+from bert_jax.training.evaluate import evaluate
+from bert_jax.training.feed import Feed
+from bert_jax.training.flops import train_flops
+from bert_jax.training.mesh import build_mesh
+from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, Rates, read_metrics
+from bert_jax.training.optim import build_optimizer
+from bert_jax.training.step import init_state, make_eval_step, make_train_step
+
+cli.define_config()
+flags.DEFINE_string("workdir", "", "where the run is kept; the same folder again goes on with it")
+
+
+def main() -> None:
+    config, workdir = cli.run_config(), Path(cli.required("workdir"))
+    mesh = build_mesh(config.mesh, config.data.batch_size)
+    with jax.set_mesh(mesh):
+        pretrain(config, workdir, mesh)
+    print(summary(config, workdir))
+    print(f"curve: {draw_curve(workdir, workdir.name)}")
+
+
+def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
+    """Train to config.train.steps, from the workdir's newest checkpoint if it has one."""
+    # What is learned, and how. Built first: a wrong field is told before any work is done.
+    train, vocab_size = config.train, config.model.vocab_size
+    objective = build_objective(config.objective, config.model)
+    tx = build_optimizer(config.optimizer, train.steps)
+    if (workdir / configs.FILE).exists():
+        configs.check_same(config, workdir)
+
+    # Data.
+    with progress.preparing() as report:
+        folder = cached(config.corpus, vocab_size, report)
+    data = config.data
+    examples = SegmentPairs(Rows(folder, "train"), data.sequence_length, data.short_probability)
+    held_out = SegmentPairs(Rows(folder, "held_out"), data.sequence_length, 0.0)
+    batches = TrainingBatches(examples, data, vocab_size, config.seed, train.steps)
+    evaluation = EvaluationBatches(held_out, data, vocab_size)
+    with (folder / UNIGRAM).open("rb") as file:
+        unigram = unigram_loss(evaluation, np.load(file, allow_pickle=False))
+    manifest = read_manifest(folder)
+    print(corpus_facts(folder, manifest, examples, held_out))
+
+    # Workdir: from here on it needs nothing beside it.
+    workdir.mkdir(parents=True, exist_ok=True)
+    load_tokenizer(folder / "tokenizer").save(workdir / "tokenizer")
+    configs.save(config, workdir)
+
+    # State: from the newest checkpoint that can be read, else new.
+    checkpoints = Checkpoints(workdir, train.keep)
+    state = init_state(objective, config.model, tx, config.seed)
+    restored, notes = checkpoints.restore_newest(state)
+    state = restored or state
+    start = int(state.step)
+    for note in notes + checkpoints.set_aside_after(start):
+        print(note)
+    writer = MetricsWriter(workdir, start)
+    provenance.record(workdir, manifest, start)
+    print(f"seed {config.seed}, {mesh.size} device(s), from step {start} to {train.steps}")
+
+    # Steps.
+    train_step = make_train_step(objective, config.model, tx, config.seed)
+    eval_step = make_eval_step(objective, config.model)
+    feed = Feed(read(batches, start, data.workers), objective.fields, mesh)
+    row_flops = train_flops(config.model, data.sequence_length, data.max_predictions)
+    rates = Rates(row_flops * data.batch_size)
+    coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
+
+    def due(every: int) -> bool:
+        return step % every == 0 or step == train.steps
+
+    with progress.training(start, train.steps) as shown:
+        lagged = LaggedMetrics(writer, shown)
+        for step in range(start + 1, train.steps + 1):
+            state, numbers = train_step(state, next(feed))
+            lagged.write()  # of the step before, which has ended: dispatch never waits for it
+            if step == start + 1:  # compiled just now, which is no measure of speed
+                jax.block_until_ready(numbers)
+                rates.restart()
+            else:
+                rates.add(numbers["real_tokens"])
+            shown(step, {})
+            if due(train.log_every) or due(train.eval_every):
+                lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
+            if due(train.eval_every):
+                feed_held_out = Feed(read(evaluation), objective.fields, mesh)
+                scores = evaluate(eval_step, objective, state.parameters, feed_held_out)
+                lagged.hold(step, scores | {"eval_unigram_loss": unigram})
+            if due(train.save_every):
+                lagged.write()
+                writer.sync()
+                checkpoints.save(step, state)
+            if due(train.eval_every) or due(train.save_every):
+                rates.restart()
+    checkpoints.close()
+    writer.close()
+
+
+def corpus_facts(
+    folder: object, manifest: dict, examples: SegmentPairs, held_out: SegmentPairs
+) -> str:
+    splits = manifest["splits"]
+    documents = sum(split["documents"] for split in splits.values())
+    return (
+        f"corpus: {manifest['characters'] / 1e6:.2f} MB in {documents} documents ({folder})\n"
+        f"  train: {splits['train']['tokens']} tokens, {len(examples)} examples "
+        f"({examples.one_sentence} of one sentence)\n"
+        f"  held out: {splits['held_out']['tokens']} tokens, {len(held_out)} examples "
+        f"({held_out.one_sentence} of one sentence)"
+    )
+
+
+def summary(config: RunConfig, workdir: Path) -> str:
+    """The last held-out scores, in sentences."""
+    last = read_metrics(workdir)[-1]
+    lines = [f"held out after {last['step']} steps, seed {config.seed}:"]
+    if "eval_mlm_loss" in last:
+        loss, unigram = last["eval_mlm_loss"], last["eval_unigram_loss"]
+        lines.append(
+            f"  MLM loss {loss:.4f} nats on {last['eval_mlm_weight']:.0f} masked tokens; "
+            f"unigram model {unigram:.4f}, {unigram - loss:.4f} above"
+        )
+    if "eval_nsp_loss" in last:
+        lines.append(
+            f"  NSP accuracy {last['eval_nsp_accuracy']:.4f} on {last['eval_nsp_weight']:.0f} "
+            f"pairs, lower 95% bound {last['eval_nsp_accuracy_lower95']:.4f}; chance 0.5"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,51 @@
+"""Where a run came from: enough to run it again, and to know what it can be compared with."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+FILE = "provenance.jsonl"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
+
+
+def record(workdir: Path, data: dict, step: int) -> dict:
+    """Append a line for this start of the run: it is one line for a run never interrupted."""
+    facts = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "from_step": step,
+        "command": sys.orig_argv,
+        **_commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+        "processes": jax.process_count(),
+        "data": data,
+    }
+    with (workdir / FILE).open("a") as file:
+        file.write(json.dumps(facts) + "\n")
+    return facts
+
+
+def _commit() -> dict[str, str | bool | None]:
+    """Commit of the checkout that the code is in, and whether it was changed since."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return {"commit": head, "dirty": bool(_git(here, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}  # installed without git
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True,
+        timeout=10,
+    )  # fmt: skip
+    return done.stdout.strip()

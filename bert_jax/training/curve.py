@@ -1,0 +1,40 @@
+"""The learning curve as a picture."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: no display is needed
+
+from matplotlib import pyplot  # noqa: E402
+
+from bert_jax.training.metrics import read_metrics  # noqa: E402
+
+FILE = "curve.png"
+
+
+def draw_curve(workdir: Path, title: str) -> Path:
+    """Each term's training and held-out loss against the step, from metrics.jsonl; the unigram
+    loss as a line where it was measured. Returns the PNG's path."""
+    records = read_metrics(workdir)
+    terms = sorted(
+        name for name in records[-1] if name.endswith("_loss") and not name.startswith("eval_")
+    )
+    figure, axes = pyplot.subplots(
+        1, len(terms), figsize=(6 * len(terms), 4), squeeze=False, layout="constrained"
+    )
+    for axis, term in zip(axes[0], terms, strict=True):
+        for name, style in ((term, {"alpha": 0.5}), (f"eval_{term}", {"marker": "o"})):
+            points = [(r["step"], r[name]) for r in records if name in r]
+            label = "held out" if name.startswith("eval_") else "training"
+            axis.plot(*zip(*points, strict=True), label=label, **style)
+        line = [r["eval_unigram_loss"] for r in records if "eval_unigram_loss" in r]
+        if term == "mlm_loss" and line:
+            axis.axhline(line[-1], color="grey", linestyle="--", label="unigram")
+        axis.set(title=term.removesuffix("_loss").upper(), xlabel="step", ylabel="loss in nats")
+        axis.legend()
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(workdir / FILE, dpi=120)
+    pyplot.close(figure)
+    return workdir / FILE

@@ -1,0 +1,36 @@
+"""Held-out scores: sums over all batches, divided once."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+from flax import nnx
+from scipy import stats
+
+from bert_jax.training.step import Batch, Losses, Objective, averages, total
+
+
+def evaluate(
+    eval_step: Callable[[nnx.State, Batch], Losses],
+    objective: Objective,
+    parameters: nnx.State,
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """`eval_` metrics of all batches together, and for each accuracy its lower 95% bound."""
+    sums: Losses | None = None
+    for batch in batches:
+        losses = eval_step(parameters, batch)
+        sums = losses if sums is None else jax.tree.map(lambda a, b: a + b, sums, losses)
+    assert sums is not None  # a split without batches is refused when it is read
+    scores = {"loss": total(objective, sums)} | averages(sums)
+    scores = {name: float(value) for name, value in jax.device_get(scores).items()}
+    for name, (hits, weight) in jax.device_get(sums.metrics).items():
+        scores[f"{name}_lower95"] = lower_bound(round(float(hits)), round(float(weight)))
+    return {f"eval_{name}": value for name, value in scores.items()}
+
+
+def lower_bound(hits: int, trials: int) -> float:
+    """One-sided 95% bound of a proportion (Clopper and Pearson 1934)."""
+    if not trials:
+        return 0.0
+    test = stats.binomtest(hits, trials, alternative="greater")
+    return float(test.proportion_ci(0.95, method="exact").low)

@@ -1,0 +1,84 @@
+"""BERT: Pre-training of Deep Bidirectional Transformers, Devlin et al. 2018.
+
+The encoder of section 3 and the recipe of A.2: 15% of the tokens predicted (80% [MASK], 10%
+random, 10% kept), next sentence prediction, Adam with decoupled weight decay, a million steps
+of 256 sequences. The paper gives 90% of its steps to length 128 and the last 10% to 512; this
+config is the first of the two.
+
+  python -m bert_jax.pretrain --config=configs/bert.py:base --workdir=runs/bert-base
+
+Presets: base and large are the paper's; tiny, mini, small and medium are those of Turc et al.
+2019. Parameters, encoder with pooler: tiny 4,385,920, mini 11,170,560, small 28,763,648, medium
+41,373,184, base 109,482,240, large 335,141,888.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import common, differing, preset
+
+
+def _size(layers: int, hidden: int) -> dict[str, int]:
+    return {
+        "model.num_layers": layers,
+        "model.hidden_size": hidden,
+        "model.num_heads": hidden // 64,
+        "model.intermediate_size": 4 * hidden,
+    }
+
+
+PRESETS = {
+    "tiny": _size(2, 128),
+    "mini": _size(4, 256),
+    "small": _size(4, 512),
+    "medium": _size(8, 512),
+    "base": _size(12, 768),
+    "large": _size(24, 1024),
+}
+
+
+def get_config(name: str = "base") -> ConfigDict:
+    config = common()
+    config.model = dict(
+        vocab_size=30522,
+        hidden_size=768,
+        num_layers=12,
+        num_heads=12,
+        intermediate_size=3072,
+        max_positions=512,
+        type_vocab_size=2,
+        activation="gelu",
+        hidden_dropout=0.1,
+        attention_dropout=0.1,
+        layer_norm_epsilon=1e-12,
+        initializer_stddev=0.02,
+        pooler=True,
+        vocab_multiple=128,
+        dtype="bfloat16",
+        scan_layers=True,
+        remat="none",
+    )
+    config.objective = dict(mlm=1.0, nsp=1.0)
+    config.data = dict(
+        sequence_length=128,
+        batch_size=256,
+        max_predictions=20,
+        mask_rate=0.15,
+        mask_token_share=0.8,
+        random_token_share=0.1,
+        short_probability=0.1,
+        workers=0,
+    )
+    config.optimizer = dict(
+        learning_rate=1e-4,
+        warmup_steps=10_000,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-6,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        bias_correction=False,
+    )
+    config.train = dict(
+        steps=1_000_000, log_every=100, eval_every=10_000, save_every=10_000, keep=3
+    )
+    return differing(config, preset(PRESETS, name))
