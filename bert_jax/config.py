@@ -33,9 +33,7 @@ class TrainConfig:
     def __post_init__(self):
         for item in dataclasses.fields(self):
             if getattr(self, item.name) < 1:
-                raise UserError(
-                    f"train.{item.name}={getattr(self, item.name)}: must be 1 or more"
-                )
+                raise UserError(f"train.{item.name}={getattr(self, item.name)}: must be 1 or more")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from bert_jax import cli
 from bert_jax import config as configs
 from bert_jax.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL, load_tokenizer
 from bert_jax.errors import UserError
+from bert_jax.models.sharding import RULES
 from bert_jax.objectives import build_objective
 from bert_jax.training.checkpoint import restore_parameters
 from bert_jax.training.mesh import AXES
@@ -80,7 +81,8 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
                 input_ids, jnp.zeros_like(input_ids), (input_ids != PAD).astype(jnp.int32)
             )
             logits = module.heads["mlm"](hidden, positions, module.encoder.embeddings.word[...])
-            return jax.lax.top_k(jax.nn.softmax(logits), top_k)
+            whole = jax.sharding.reshard(logits, RULES.hidden_bsd)  # top_k wants V in one piece
+            return jax.lax.top_k(jax.nn.softmax(whole), top_k)
 
         for part in itertools.batched(texts, BATCH):
             rows = [[CLS, *tokenizer.encode_prompt(text), SEP] for text in part]

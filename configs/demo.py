@@ -1,6 +1,6 @@
 """What `make demo` trains: BERT tiny with a vocabulary of 8,192, for minutes on two cores.
 
-  python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
+python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
 """
 
 from ml_collections import ConfigDict

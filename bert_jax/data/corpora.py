@@ -25,19 +25,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax.data.sentences import prose, split_sentences
+from bert_jax.data.docstrings import prose
+from bert_jax.data.sentences import split_sentences
 from bert_jax.errors import UserError
 
 INSTALLED_DOCS = "installed-docs"
-# Part of every fingerprint: raise it whenever a rule below, or in sentences.py, changes.
+# Part of every fingerprint: raise it whenever a rule here, in docstrings.py or in sentences.py changes.
 EXTRACTION = 1
 # Whose docstrings are read: the folder's name, and the distribution that says its version.
 PACKAGES = {
     "PIL": "pillow",
     "absl": "absl-py",
-    "beartype": "beartype",
+    "etils": "etils",
     "flax": "flax",
     "fontTools": "fonttools",
+    "fsspec": "fsspec",
     "grain": "grain",
     "jax": "jax",
     "matplotlib": "matplotlib",
@@ -45,7 +47,11 @@ PACKAGES = {
     "numpy": "numpy",
     "optax": "optax",
     "orbax": "orbax-checkpoint",
+    "pygments": "Pygments",
+    "pyparsing": "pyparsing",
+    "rich": "rich",
     "scipy": "scipy",
+    "treescope": "treescope",
 }
 # Tests (jax keeps megabytes of serialised programs among its own) and what belongs to others.
 _SKIPPED_FOLDERS = frozenset(

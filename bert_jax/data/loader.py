@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
+from absl import flags
 
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, key, permute
@@ -103,5 +104,7 @@ def read(
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
     dataset = steps.to_iter_dataset(options)
     if workers:
+        if not flags.FLAGS.is_parsed():  # grain reads flags of its own, parsed in programs alone
+            flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)

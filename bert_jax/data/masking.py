@@ -31,9 +31,8 @@ def mask_tokens(
     order_keys = key(example_keys, Purpose.MASK_POSITION)[:, None]
     random = bits(order_keys, np.arange(input_ids.shape[1]))
     random = np.where(maskable, random >> np.uint64(1), np.iinfo(np.uint64).max)
-    if slots > input_ids.shape[1]:
-        random = np.pad(random, ((0, 0), (0, slots - input_ids.shape[1])))
     chosen = np.argsort(random, axis=1, kind="stable")[:, :slots]
+    chosen = np.pad(chosen, ((0, 0), (0, slots - chosen.shape[1])))  # more slots than places
     used = np.arange(slots) < np.minimum(budget, slots)[:, None]
     # In order of place: unused slots go last and point at place 0, at weight 0.
     chosen = np.sort(np.where(used, chosen, input_ids.shape[1]), axis=1)

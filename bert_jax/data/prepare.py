@@ -52,9 +52,7 @@ def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
         )
 
 
-def prepare(
-    config: CorpusConfig, vocab_size: int, output: epath.PathLike, report: Report
-) -> dict:
+def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, report: Report) -> dict:
     """Write the prepared folder `output`; returns its manifest.
 
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 
 import sentencepiece
@@ -128,9 +129,11 @@ def train_tokenizer(
             minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
+        most = re.search(r"value <= (\d+)", str(error))
+        reason = f"it gives {most[1]} at the most" if most else " ".join(str(error).split())
         raise UserError(
-            f"model.vocab_size={vocab_size}: no tokenizer of that size can be trained on this "
-            f"corpus ({' '.join(str(error).split())}); lower it or bring more text"
+            f"model.vocab_size={vocab_size}: this corpus does not give so many pieces; {reason}: "
+            f"lower the size or bring more text"
         ) from error
     return SentencePieceTokenizer(model.getvalue())
 

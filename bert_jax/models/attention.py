@@ -32,9 +32,7 @@ class Attention(nnx.Module):
             out_sharding=RULES.qkv_cbsnh,
         )  # fmt: skip
         query, key, value = qkv + self.qkv_bias[...][:, None, None].astype(x.dtype)
-        mixed = einsum_attention(
-            query, key, value, segment_ids, self.dropout_rate, dropout_keys
-        )
+        mixed = einsum_attention(query, key, value, segment_ids, self.dropout_rate, dropout_keys)
         out = jnp.einsum(
             "bsnh,nhd->bsd", mixed, self.out_kernel[...].astype(x.dtype),
             out_sharding=RULES.hidden_bsd,

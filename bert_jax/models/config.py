@@ -32,8 +32,16 @@ class EncoderConfig:
     remat: str = "none"  # 'full' recomputes a block in the backward pass instead of storing it
 
     def __post_init__(self):
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
-                     "max_positions", "type_vocab_size", "vocab_multiple"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_positions",
+            "type_vocab_size",
+            "vocab_multiple",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be 1 or more")
         if self.hidden_size % self.num_heads:

@@ -12,9 +12,7 @@ def row_keys(key: Key[Array, ""], rows: Int[Array, "B"]) -> Key[Array, "B"]:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
 
 
-def fold(
-    keys: Key[Array, "B"] | None, number: int | Int[Array, ""]
-) -> Key[Array, "B"] | None:
+def fold(keys: Key[Array, "B"] | None, number: int | Int[Array, ""]) -> Key[Array, "B"] | None:
     """The keys of a layer, or of a place inside it. None (no dropout) stays None."""
     if keys is None:
         return None

@@ -6,9 +6,7 @@ from flax import nnx
 from bert_jax.models.config import EncoderConfig
 
 
-def normal(
-    config: EncoderConfig, rngs: nnx.Rngs, role: str, shape: tuple[int, ...]
-) -> nnx.Param:
+def normal(config: EncoderConfig, rngs: nnx.Rngs, role: str, shape: tuple[int, ...]) -> nnx.Param:
     """Truncated normal at two deviations, as in BERT's released code; `role` is a field of
     ShardingRules."""
     draw = jax.nn.initializers.truncated_normal(config.initializer_stddev)

@@ -1,7 +1,7 @@
 """What an objective is made of, and the sum of several over one encoder."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ class Losses:
     counts: dict[str, Float[Array, ""]] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Term(Protocol):
     """One thing to learn from the hidden states of a shared encoder."""
 
@@ -71,9 +72,7 @@ class SumOfTerms:
             encoder, {term.name: term.head(config, rngs) for term, _ in self.terms}
         )
 
-    def loss(
-        self, module: EncoderWithHeads, batch: Batch, key: Key[Array, ""] | None
-    ) -> Losses:
+    def loss(self, module: EncoderWithHeads, batch: Batch, key: Key[Array, ""] | None) -> Losses:
         """`key`: the step's dropout key; None turns dropout off. Batch shapes: input_ids,
         token_type_ids, segment_ids [B, S]; rows [B]; the terms' fields as they say."""
         hidden = module.encoder(

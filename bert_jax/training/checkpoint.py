@@ -121,7 +121,9 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
     folder = epath.Path(workdir) / FOLDER
     checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
     if checkpointer is None or checkpointer.latest is None:
-        raise UserError(f"{workdir}: no checkpoint here; train one with python -m bert_jax.pretrain")
+        raise UserError(
+            f"{workdir}: no checkpoint here; train one with python -m bert_jax.pretrain"
+        )
     step = checkpointer.latest.step
     abstract = {
         "parameters": jax.tree.map(

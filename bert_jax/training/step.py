@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.sharding import RULES
@@ -17,6 +17,7 @@ Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 
 
+@runtime_checkable
 class Losses(Protocol):
     """(sum, weight) pairs a term and a metric; plain sums as counts."""
 
@@ -28,6 +29,7 @@ class Losses(Protocol):
     def counts(self) -> dict[str, Array]: ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is learned, as far as training knows it."""
 
@@ -49,9 +51,12 @@ class Objective(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that changes from one step to the next. `step` counts finished updates."""
+    """All that changes from one step to the next. `step`, an int32, counts finished updates.
 
-    step: Int[Array, ""]
+    No shapes are declared: as a pytree it also carries specs and placeholders in their stead.
+    """
+
+    step: Any
     parameters: nnx.State
     optimizer: optax.OptState
 
@@ -74,9 +79,7 @@ def init_parameters(objective: Objective, config: EncoderConfig, seed: int) -> n
 
 def place(variable: nnx.Variable) -> nnx.Variable:
     """The parameter under the sharding of its role."""
-    return variable.replace(
-        jax.sharding.reshard(variable.get_value(), RULES.parameter(variable))
-    )
+    return variable.replace(jax.sharding.reshard(variable.get_value(), RULES.parameter(variable)))
 
 
 def is_variable(node: Any) -> bool:

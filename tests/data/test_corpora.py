@@ -12,7 +12,8 @@ import pytest
 
 from bert_jax.data import corpora
 from bert_jax.data.corpora import Document, documents, fingerprint, held_out, plain_text
-from bert_jax.data.sentences import prose, split_sentences
+from bert_jax.data.docstrings import prose
+from bert_jax.data.sentences import split_sentences
 from bert_jax.errors import UserError
 
 

@@ -1,0 +1,42 @@
+"""Shapes in signatures are checked while tests run, eight CPU devices are simulated, and
+compiled programs are kept between runs."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+CACHE = os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax")
+)
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+with install_import_hook("bert_jax", "beartype.beartype"):
+    import bert_jax.objectives
+    import bert_jax.training.checkpoint
+    import bert_jax.training.evaluate
+    import bert_jax.training.feed  # noqa: F401
+
+from tests import tiny  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "tree_mode: run once more with NNX's tree mode on")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mesh():
+    """One device; a test of several sets a mesh of its own."""
+    one = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
+    with jax.set_mesh(one):
+        yield one
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A prepared corpus of a few documents, and its text file."""
+    return tiny.prepare(tmp_path_factory.mktemp("corpus"))

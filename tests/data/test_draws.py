@@ -1,0 +1,56 @@
+"""Random numbers: the same for ever, and random."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bert_jax.data import draws
+
+
+def test_values_never_change():
+    """Every run that was ever made depends on these. If this fails, mend the code, not the
+    numbers."""
+    assert draws.key(0) == 5197578548964807871
+    assert draws.bits(draws.key(1, 2, 3), 4) == 17278860307113325253
+    assert list(draws.permute(np.arange(8), 8, draws.key(5))) == [2, 1, 6, 5, 4, 0, 3, 7]
+
+
+def test_uniform():
+    values = draws.uniform(draws.key(0, np.arange(300))[:, None], np.arange(300))
+    assert values.min() >= 0 and values.max() < 1
+    assert stats.kstest(values.ravel(), "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(values[:, :-1].ravel(), values[:, 1:].ravel())[0, 1]) < 0.02
+
+
+def test_integers_reach_both_ends():
+    values = draws.integers(draws.key(0), 7, np.arange(7000))
+    assert stats.chisquare(np.bincount(values, minlength=7)).pvalue > 1e-3
+
+
+def test_parts_of_a_key_do_not_commute():
+    assert draws.key(1, 2) != draws.key(2, 1)
+    assert draws.key(1) != draws.key(1, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 65, 1000])
+def test_permute_is_a_permutation(size):
+    first = draws.permute(np.arange(size), size, draws.key(0))
+    assert sorted(first) == list(range(size))
+    if size >= 64:
+        assert not np.array_equal(first, draws.permute(np.arange(size), size, draws.key(1)))
+        assert abs(stats.spearmanr(np.arange(size), first).statistic) < 0.3
+
+
+def test_permute_takes_a_key_for_each_index():
+    """A batch that spans two epochs has two orders in it."""
+    index = np.array([8, 9, 0, 1])
+    keys = draws.key(np.array([0, 0, 1, 1]))
+    found = draws.permute(index, 10, keys)
+    assert list(found[:2]) == list(draws.permute(index[:2], 10, draws.key(0)))
+    assert list(found[2:]) == list(draws.permute(index[2:], 10, draws.key(1)))
+
+
+def test_permute_needs_no_memory_for_a_billion():
+    found = draws.permute(np.arange(1000), 10**9, draws.key(0))
+    assert len(set(found.tolist())) == 1000 and found.max() < 10**9

@@ -1,0 +1,87 @@
+"""Single operations against their definitions, to 1e-5."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import special
+
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.dropout import dropout, fold, row_keys
+from bert_jax.models.feedforward import ACTIVATIONS
+from bert_jax.models.heads import MaskedTokenHead
+from bert_jax.models.kernels import einsum_attention
+from bert_jax.models.norms import LayerNorm
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_attention_is_softmax_over_the_own_document():
+    q, k, v = (normal(2, 6, 3, 4, seed=seed) for seed in range(3))
+    segments = np.array([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1]], np.int32)
+    found = einsum_attention(*map(jnp.asarray, (q, k, v, segments)), 0.0, None)
+    for row in range(2):
+        for head in range(3):
+            for place in range(6):
+                same = segments[row] == segments[row, place]
+                weights = special.softmax(k[row, same, head] @ q[row, place, head] / 2.0)
+                np.testing.assert_allclose(
+                    found[row, place, head], weights @ v[row, same, head], atol=1e-5
+                )
+
+
+def test_layer_norm():
+    x = 100 + normal(4, 5, 16)
+    norm = LayerNorm(16, 1e-12)
+    expected = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, atol=1e-4)
+
+
+def test_gelu_is_the_erf_form():
+    x = np.linspace(-5, 5, 101, dtype=np.float32)
+    expected = x * special.ndtr(x)
+    np.testing.assert_allclose(ACTIVATIONS["gelu"](x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 50, 41), (64, 3, 7, 7)])
+def test_dropout_keeps_the_mean_and_drops_the_rate(shape):
+    keys = row_keys(jax.random.key(0), jnp.arange(64))
+    x = jnp.ones(shape)
+    y = np.asarray(dropout(x, 0.1, keys))
+    assert y.shape == shape
+    deviation = np.sqrt(0.1 * 0.9 / y.size)
+    assert abs(np.mean(y == 0) - 0.1) < 4 * deviation
+    assert abs(y.mean() - 1) < 5 * deviation
+    np.testing.assert_array_equal(dropout(x, 0.1, None), x)
+    np.testing.assert_array_equal(dropout(x, 0.0, keys), x)
+
+
+def test_dropout_differs_by_row_layer_and_step():
+    x = jnp.ones((4, 200))
+    keys = row_keys(jax.random.key(0), jnp.arange(4))
+    masks = [
+        np.asarray(dropout(x, 0.5, keys)) == 0,
+        np.asarray(dropout(x, 0.5, fold(keys, 0))) == 0,
+        np.asarray(dropout(x, 0.5, fold(keys, 1))) == 0,
+        np.asarray(dropout(x, 0.5, row_keys(jax.random.key(1), jnp.arange(4)))) == 0,
+    ]
+    rows = np.concatenate(masks)
+    agreement = (rows[:, None] == rows[None]).mean(-1)
+    off_diagonal = agreement[~np.eye(len(rows), dtype=bool)]
+    assert off_diagonal.max() < 0.7  # one half ± 0.035 if they are independent
+
+
+def test_ids_that_pad_the_vocabulary_are_impossible():
+    config = EncoderConfig(
+        vocab_size=130, hidden_size=8, num_heads=2, num_layers=1, intermediate_size=8
+    )
+    assert config.padded_vocab_size == 256
+    head = MaskedTokenHead(config, nnx.Rngs(0))
+    logits = head(
+        jnp.asarray(normal(2, 5, 8)), jnp.zeros((2, 3), jnp.int32), jnp.asarray(normal(256, 8))
+    )
+    assert logits.shape == (2, 3, 256)
+    assert np.isneginf(logits[..., 130:]).all() and np.isfinite(logits[..., :130]).all()
