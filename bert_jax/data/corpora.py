@@ -32,26 +32,16 @@ from bert_jax.errors import UserError
 INSTALLED_DOCS = "installed-docs"
 # Part of every fingerprint: raise it whenever a rule here, in docstrings.py or in sentences.py changes.
 EXTRACTION = 1
-# Whose docstrings are read: the folder's name, and the distribution that says its version.
+# Whose docstrings are read beside the standard library's: folder and distribution.
 PACKAGES = {
-    "PIL": "pillow",
-    "absl": "absl-py",
-    "etils": "etils",
     "flax": "flax",
-    "fontTools": "fonttools",
-    "fsspec": "fsspec",
     "grain": "grain",
     "jax": "jax",
     "matplotlib": "matplotlib",
-    "ml_collections": "ml_collections",
     "numpy": "numpy",
     "optax": "optax",
     "orbax": "orbax-checkpoint",
-    "pygments": "Pygments",
-    "pyparsing": "pyparsing",
-    "rich": "rich",
     "scipy": "scipy",
-    "treescope": "treescope",
 }
 # Tests (jax keeps megabytes of serialised programs among its own) and what belongs to others.
 _SKIPPED_FOLDERS = frozenset(

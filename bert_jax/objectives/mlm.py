@@ -35,16 +35,43 @@ class MaskedLanguageModel:
     ) -> Losses:
         logits = head(hidden, batch["mlm_positions"], encoder.embeddings.word[...])
         labels, weights = batch["mlm_labels"], batch["mlm_weights"]
-        label_logits = pick(logits, labels)
-        nats = jax.nn.logsumexp(logits, axis=-1) - label_logits
-        # An argmax would be one more pass over V; the maximum is logsumexp's own.
-        hits = label_logits >= jnp.max(logits, axis=-1)
+        nats = cross_entropy(logits, labels)
+        # An argmax would be one more pass over V; the maximum is the cross-entropy's own.
+        hits = pick(logits, labels) >= jnp.max(logits, axis=-1)
         weight = jnp.sum(weights)
         return Losses(
             terms={"mlm": (jnp.sum(nats * weights), weight)},
             metrics={"mlm_accuracy": (jnp.sum(hits * weights), weight)},
             counts={"mlm_overflow": jnp.sum(batch["mlm_overflow"], dtype=jnp.float32)},
         )
+
+
+@jax.custom_vjp
+def cross_entropy(
+    logits: Float[Array, "B K V"], labels: Int[Array, "B K"]
+) -> Float[Array, "B K"]:
+    """log Σ exp(logits) − the label's logit, in nats.
+
+    Its derivative is softmax(logits) − one-hot(label). Written out, it is computed once; derived
+    by JAX it is computed anew for each of the two products that it feeds.
+    """
+    return _cross_entropy(logits, labels)[0]
+
+
+def _cross_entropy(logits, labels):
+    largest = jnp.max(logits, axis=-1)
+    total = jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
+    return largest + jnp.log(total) - pick(logits, labels), (logits, labels, largest, total)
+
+
+def _cross_entropy_backward(saved, gradient):
+    logits, labels, largest, total = saved
+    softmax = jnp.exp(logits - largest[..., None]) * (gradient / total)[..., None]
+    chosen = jnp.arange(logits.shape[-1]) == labels[..., None]
+    return softmax - jnp.where(chosen, gradient[..., None], 0), None
+
+
+cross_entropy.defvjp(_cross_entropy, _cross_entropy_backward)
 
 
 def pick(logits: Float[Array, "B K V"], labels: Int[Array, "B K"]) -> Float[Array, "B K"]:

@@ -1,0 +1,106 @@
+"""Killed and started again, a run logs what it would have logged: to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_jax.training.metrics import read_metrics
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+TIMED = {"tokens_per_second", "mfu", "loader_wait"}
+STEPS = 36
+
+
+def command(workdir, corpus, module="bert_jax.pretrain"):
+    return [
+        sys.executable, "-m", module, "--config=configs/bert.py:tiny", f"--workdir={workdir}",
+        f"--config.corpus.prepared={corpus.folder}", "--config.model.dtype=float32",
+        *tiny.OVERRIDES, f"--config.train.steps={STEPS}", "--config.train.save_every=6",
+        "--config.train.eval_every=9", "--config.optimizer.learning_rate=0.002",
+    ]  # fmt: skip
+
+
+def environment(**more):
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
+
+
+def finish(workdir, corpus):
+    done = subprocess.run(
+        command(workdir, corpus), capture_output=True, text=True, env=environment(), cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(workdir):
+    return [
+        {name: value for name, value in record.items() if name not in TIMED}
+        for record in read_metrics(workdir)
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "workdir"
+    finish(workdir, corpus)
+    found = numbers(workdir)
+    assert [record["step"] for record in found] == list(range(1, STEPS + 1))
+    examples = len(tiny.batches(corpus)._examples)
+    assert STEPS * 8 > 2 * examples, "the run is to reach its third epoch"
+    return found
+
+
+def test_the_same_run_twice_is_the_same(corpus, tmp_path, uninterrupted):
+    finish(tmp_path / "workdir", corpus)
+    assert numbers(tmp_path / "workdir") == uninterrupted
+
+
+def test_killed_before_during_and_after_saves(corpus, tmp_path, uninterrupted):
+    """Six times in one run: in the first epoch and later, between saves too."""
+    workdir = tmp_path / "workdir"
+    for moment in ("before:6", "during:6", "after:12", "during:18", "before:30", "after:36"):
+        done = subprocess.run(
+            command(workdir, corpus, "tests.killed"), capture_output=True, text=True,
+            env=environment(KILL=moment), cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
+        steps = [record["step"] for record in numbers(workdir)]
+        assert steps == list(range(1, len(steps) + 1))
+    finish(workdir, corpus)
+    assert numbers(workdir) == uninterrupted
+
+
+def test_killed_between_saves(corpus, tmp_path, uninterrupted):
+    """From outside, while steps are running."""
+    workdir = tmp_path / "workdir"
+    process = subprocess.Popen(
+        command(workdir, corpus), env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and len(read_metrics(workdir)) < 15:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')  # as if the last line had been torn
+    finish(workdir, corpus)
+    assert numbers(workdir) == uninterrupted
+
+
+def test_a_damaged_newest_checkpoint_costs_a_few_steps(corpus, tmp_path, uninterrupted):
+    workdir = tmp_path / "workdir"
+    subprocess.run(
+        command(workdir, corpus, "tests.killed"), env=environment(KILL="after:18"), cwd=ROOT
+    )
+    files = [p for p in (workdir / "checkpoints" / "18").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:1000])
+    said = finish(workdir, corpus)
+    assert "checkpoint 18 in" in said and "going on from step 12" in said
+    assert (workdir / "damaged-checkpoints" / "18").exists()
+    assert numbers(workdir) == uninterrupted
