@@ -21,8 +21,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from bert_jax import cli
-from bert_jax import config as configs
+from bert_jax import cli, config as configs
 from bert_jax.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL, load_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.models.sharding import RULES

@@ -18,8 +18,7 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
-from bert_jax import cli, progress, provenance
-from bert_jax import config as configs
+from bert_jax import cli, config as configs, progress, provenance
 from bert_jax.config import RunConfig
 from bert_jax.data.examples import SegmentPairs
 from bert_jax.data.loader import EvaluationBatches, TrainingBatches, read

@@ -17,7 +17,22 @@ from bert_jax.models.sharding import RULES
 from bert_jax.objectives import SumOfTerms, build_objective
 
 VOCAB = 200
-SYLLABLES = ["ba", "de", "fi", "go", "lu", "mar", "nen", "pis", "ro", "tul", "ven", "zo", "qua", "ster"]
+SYLLABLES = [
+    "ba",
+    "de",
+    "fi",
+    "go",
+    "lu",
+    "mar",
+    "nen",
+    "pis",
+    "ro",
+    "tul",
+    "ven",
+    "zo",
+    "qua",
+    "ster",
+]
 MODEL = EncoderConfig(
     vocab_size=VOCAB,
     hidden_size=32,
@@ -105,7 +120,6 @@ def random_batch(model: EncoderConfig = MODEL, rows: int = 8, length: int = 32, 
         name: value.astype(np.float32 if name.endswith("weights") else np.int32)
         for name, value in fields.items()
     }
-
 
 
 def on_mesh(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

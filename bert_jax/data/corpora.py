@@ -30,7 +30,7 @@ from bert_jax.data.sentences import split_sentences
 from bert_jax.errors import UserError
 
 INSTALLED_DOCS = "installed-docs"
-# Part of every fingerprint: raise it whenever a rule here, in docstrings.py or in sentences.py changes.
+# Part of every fingerprint: raise it when a rule here, in docstrings.py or sentences.py changes.
 EXTRACTION = 1
 # Whose docstrings are read beside the standard library's: folder and distribution.
 PACKAGES = {

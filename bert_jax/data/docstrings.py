@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 _RULER = re.compile(r"([^\w\s])\1{2,}")
 _TABLE = re.compile(r"[=-]+(?: +[=-]+)+|[+|].*[+|]")  # a border, or a row between bars
-_DIRECTIVE = re.compile(r"\.\.(?: +([\w:-]+)::)?(?: .*)?")
+_DIRECTIVE = re.compile(r"\.\.(?: +([\w:-]+)::)?(?: +(.*))?")
 # Directives that hold prose; of every other (math, plot, code-block, ...) the body is dropped.
 _PROSE = frozenset("note warning caution important tip hint seealso deprecated".split())
 _CODE = (">>>", "In [", "$ ", "::=")
@@ -18,7 +18,8 @@ _TERM = re.compile(r"[\w*`., ]+ : .+")  # numpydoc's "name : type"
 _MARKUP = (
     (re.compile(r"\s?\[[\w.-]+\]_"), ""),  # citations
     (re.compile(r":[\w:]+:(?=`)"), ""),  # roles
-    (re.compile(r"``?~?([^`]*)``?_{0,2}"), r"\1"),
+    (re.compile(r"``?~?([^`]*?)(?: <[^`>]+>)?``?_{0,2}"), r"\1"),
+    (re.compile(r"^[-*•] +"), ""),
     (re.compile(r"(?<!\w)\*{1,2}([^*\s][^*]*)\*{1,2}(?!\w)"), r"\1"),
     (re.compile(r"\s+"), " "),
 )
@@ -59,7 +60,7 @@ def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
             text = ""
         elif directive := _DIRECTIVE.fullmatch(text):
             hidden = None if directive[1] in _PROSE else indent
-            text = ""
+            text = directive[2] or "" if directive[1] in _PROSE else ""
         elif text.startswith(_CODE) or " ::= " in text or _TABLE.fullmatch(text):
             until_blank, text = True, ""
         elif text and _RULER.fullmatch(text):
@@ -71,4 +72,5 @@ def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
         if text.endswith("::"):
             hidden, text = indent, text[:-1]
         if text:
-            open_lines.append(text + "." if _TERM.fullmatch(text) and not open_lines else text)
+            is_term = not open_lines and _TERM.fullmatch(text) and not text.endswith(".")
+            open_lines.append(text + "." if is_term else text)

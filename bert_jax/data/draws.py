@@ -35,7 +35,7 @@ class Purpose(IntEnum):
 
 def key(*parts: int | np.ndarray) -> Keys:
     """A key from integers or integer arrays (broadcast together), order and length mattering."""
-    mixed = np.zeros((), np.uint64)
+    mixed: np.ndarray = np.zeros((), np.uint64)
     for part in parts:
         with np.errstate(over="ignore"):
             mixed = _mix(mixed + _GOLDEN) ^ np.asarray(part).astype(np.uint64)

@@ -34,7 +34,9 @@ def cut_spans(index: Index, tokens: int) -> Spans:
     """Cut every row into spans of at least two sentences and about `tokens` tokens: sentences
     are added until both are reached, as in BERT's released code. What is left at a row's end is
     a shorter span, or joins the one before where it is a single sentence."""
-    rows, starts, ends = [], [], []
+    rows: list[int] = []
+    starts: list[int] = []
+    ends: list[int] = []
     lengths = index.sentence_lengths.tolist()
     for row in range(len(index.row_ends)):
         sentences = index.sentences(row)

@@ -27,7 +27,7 @@ class SentencePieceTokenizer:
         self.model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         # The text after a typed [MASK] goes on inside a word unless a space comes first.
-        continuing = sentencepiece_model_pb2.ModelProto.FromString(model)
+        continuing = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
         continuing.normalizer_spec.add_dummy_prefix = False
         self._continuing = sentencepiece.SentencePieceProcessor(
             model_proto=continuing.SerializeToString()

@@ -1,5 +1,6 @@
 """The position-wise feed-forward network."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -12,7 +13,10 @@ from bert_jax.models.initializers import normal, zeros
 from bert_jax.models.sharding import RULES
 
 # 'gelu' is x·Φ(x) with the exact erf (Hendrycks and Gimpel 2016, 2), as BERT's released code.
-ACTIVATIONS = {"gelu": partial(jax.nn.gelu, approximate=False), "relu": jax.nn.relu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+}
 
 
 class Mlp(nnx.Module):

@@ -47,9 +47,7 @@ class MaskedLanguageModel:
 
 
 @jax.custom_vjp
-def cross_entropy(
-    logits: Float[Array, "B K V"], labels: Int[Array, "B K"]
-) -> Float[Array, "B K"]:
+def cross_entropy(logits: Float[Array, "B K V"], labels: Int[Array, "B K"]) -> Float[Array, "B K"]:
     """log Σ exp(logits) − the label's logit, in nats.
 
     Its derivative is softmax(logits) − one-hot(label). Written out, it is computed once; derived

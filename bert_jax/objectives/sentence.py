@@ -31,6 +31,7 @@ class NextSentence:
     def loss(
         self, head: nnx.Module, encoder: Encoder, hidden: Float[Array, "B S D"], batch: Batch
     ) -> Losses:
+        assert encoder.pooler is not None  # build_objective refuses the term without it
         logits = head(encoder.pooler(hidden))
         labels, weights = batch["nsp_labels"], batch["nsp_weights"]
         log_p = jax.nn.log_softmax(logits, axis=-1)

@@ -21,8 +21,8 @@ def evaluate(
         losses = eval_step(parameters, batch)
         sums = losses if sums is None else jax.tree.map(lambda a, b: a + b, sums, losses)
     assert sums is not None  # a split without batches is refused when it is read
-    scores = {"loss": total(objective, sums)} | averages(sums)
-    scores = {name: float(value) for name, value in jax.device_get(scores).items()}
+    means = jax.device_get({"loss": total(objective, sums)} | averages(sums))
+    scores = {name: float(value) for name, value in means.items()}
     for name, (hits, weight) in jax.device_get(sums.metrics).items():
         scores[f"{name}_lower95"] = lower_bound(round(float(hits)), round(float(weight)))
     return {f"eval_{name}": value for name, value in scores.items()}

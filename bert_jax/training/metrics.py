@@ -124,7 +124,8 @@ class Rates:
         self.restart()
 
     def restart(self) -> None:
-        self._begin, self._steps, self._tokens = time.monotonic(), 0, 0.0
+        self._begin, self._steps = time.monotonic(), 0
+        self._tokens: Any = 0.0
 
     def add(self, real_tokens: Float[Array, ""]) -> None:
         self._steps += 1

@@ -105,10 +105,11 @@ def test_prose_of_a_numpydoc_docstring() -> None:
     assert list(prose(NUMPY_DOCSTRING)) == [
         "Return the weighted mean of x, which is wrapped over two lines.",
         "This is a note that should be kept.",
-        "The values of which the mean is taken.",
-        "The mean, computed by mean or that function.",
+        "x, y : array_like, optional. The values of which the mean is taken.",
+        "float The mean, computed by numpy.mean or that function.",
+        "median : The value in the middle of the others.",
         "A table follows, and it is not English at all:",
-        "The angle is theta here.",
+        "The angle is \\theta here. The rest is \\frac{a}{b} of the whole.",
         "This is how it is used in a session:",
         "And this is the end.",
     ]
@@ -141,13 +142,13 @@ def test_prose_of_a_google_docstring() -> None:
     """
     assert list(prose(docstring)) == [
         "Apply the function to all of them.",
-        "The array that it is applied to, which may be of any shape.",
-        "The axis along which it is applied.",
-        "An array of the shape of the input.",
-        "If the shapes of the two differ.",
+        "Args: x: The array that it is applied to, which may be of any shape.",
+        "axis (int): int, default=None. The axis along which it is applied.",
+        "Returns: An array of the shape of the input.",
+        "Raises: ValueError: If the shapes of the two differ.",
         "A first point of a list that goes on.",
         "The second point of the list.",
-        "the value that is given",
+        ":param x: the value that is given :type x: int or the name of a type",
     ]
 
 

@@ -58,7 +58,9 @@ def draw(rows, count, seed=0, short=0.1, length=64):
 
 def test_spans_cover_every_sentence_once(rows):
     spans = cut_spans(rows.index, 61)
-    places = np.concatenate([np.arange(s, e) for s, e in zip(spans.starts, spans.ends, strict=True)])
+    places = np.concatenate(
+        [np.arange(s, e) for s, e in zip(spans.starts, spans.ends, strict=True)]
+    )
     np.testing.assert_array_equal(places, np.arange(len(rows.index.sentence_lengths)))
     assert (spans.ends - spans.starts >= 2).all()
 

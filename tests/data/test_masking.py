@@ -88,5 +88,7 @@ def test_every_epoch_masks_otherwise():
 
 
 def test_more_slots_than_places():
-    batch = mask_tokens(rows(3), draws.key(np.arange(3)), replace(CONFIG, max_predictions=200), VOCAB)
+    batch = mask_tokens(
+        rows(3), draws.key(np.arange(3)), replace(CONFIG, max_predictions=200), VOCAB
+    )
     assert batch["mlm_positions"].shape == (3, 200) and batch["mlm_positions"].max() < 128

@@ -60,7 +60,11 @@ def test_prompt_without_a_mask_is_plain_text(tokenizer):
     text = "The small garden."
     assert tokenizer.encode_prompt(text) == tokenizer.encode([text])[0]
     assert tokenizer.encode_prompt("[MASK]") == [MASK]
-    assert tokenizer.encode_prompt("[MASK][MASK] river") == [MASK, MASK, *tokenizer.encode(["river"])[0]]
+    assert tokenizer.encode_prompt("[MASK][MASK] river") == [
+        MASK,
+        MASK,
+        *tokenizer.encode(["river"])[0],
+    ]
 
 
 def test_offsets_cover_the_text(tokenizer):

@@ -22,13 +22,9 @@ def test_losses_are_sums_with_their_weights(module, mesh):
     batch = tiny.random_batch()
     losses = tiny.bert().loss(module, tiny.on_mesh(mesh, batch), None)
     batch = tiny.on_mesh(mesh, batch)
-    hidden = module.encoder(
-        *(batch[n] for n in ("input_ids", "token_type_ids", "segment_ids"))
-    )
+    hidden = module.encoder(*(batch[n] for n in ("input_ids", "token_type_ids", "segment_ids")))
     logits = np.asarray(
-        module.heads["mlm"](
-            hidden, batch["mlm_positions"], module.encoder.embeddings.word[...]
-        ),
+        module.heads["mlm"](hidden, batch["mlm_positions"], module.encoder.embeddings.word[...]),
         np.float64,
     )
     log_p = special.log_softmax(logits, axis=-1)
@@ -40,7 +36,9 @@ def test_losses_are_sums_with_their_weights(module, mesh):
     assert losses.metrics["mlm_accuracy"][0] == hits.sum()
 
     pair = special.log_softmax(module.heads["nsp"](module.encoder.pooler(hidden)), axis=-1)
-    expected = -np.take_along_axis(np.asarray(pair), np.asarray(batch["nsp_labels"])[:, None], -1).sum()
+    expected = -np.take_along_axis(
+        np.asarray(pair), np.asarray(batch["nsp_labels"])[:, None], -1
+    ).sum()
     np.testing.assert_allclose(losses.terms["nsp"][0], expected, rtol=1e-5)
     assert losses.counts["real_tokens"] == batch["segment_ids"].sum()
 
@@ -49,7 +47,9 @@ def test_a_slot_of_weight_zero_counts_for_nothing(module, mesh):
     batch = tiny.random_batch()
     other = np.where(batch["mlm_weights"] > 0, batch["mlm_labels"], 5).astype(np.int32)
     losses = [
-        tiny.bert().loss(module, tiny.on_mesh(mesh, batch | {"mlm_labels": labels}), None).terms["mlm"]
+        tiny.bert()
+        .loss(module, tiny.on_mesh(mesh, batch | {"mlm_labels": labels}), None)
+        .terms["mlm"]
         for labels in (batch["mlm_labels"], other)
     ]
     assert losses[0][0] == losses[1][0]
@@ -67,7 +67,9 @@ def test_a_term_of_coefficient_zero_is_left_out(mesh):
     assert set(objective.coefficients) == {"mlm"}
     assert "nsp_labels" not in objective.fields
     module = objective.build(tiny.MODEL, nnx.Rngs(0))
-    assert set(objective.loss(module, tiny.on_mesh(mesh, tiny.random_batch()), None).terms) == {"mlm"}
+    assert set(objective.loss(module, tiny.on_mesh(mesh, tiny.random_batch()), None).terms) == {
+        "mlm"
+    }
 
 
 def test_an_unknown_term_is_named():

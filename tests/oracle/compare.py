@@ -1,6 +1,6 @@
 """The live comparison with transformers, both ways: `make oracle`.
 
-  python -m tests.oracle.compare --oracle=.venv-oracle/bin/python
+python -m tests.oracle.compare --oracle=.venv-oracle/bin/python
 """
 
 import argparse

@@ -53,17 +53,15 @@ def compare(given, scan_layers=True):
 
     def forward(parameters):
         module = nnx.merge(graphdef, parameters)
-        hidden = module.encoder(
-            batch["input_ids"], batch["token_type_ids"], batch["segment_ids"]
-        )
+        hidden = module.encoder(batch["input_ids"], batch["token_type_ids"], batch["segment_ids"])
         everywhere = jnp.arange(hidden.shape[1]) + jnp.zeros_like(batch["input_ids"])
         logits = module.heads["mlm"](hidden, everywhere, module.encoder.embeddings.word[...])
         pair = module.heads["nsp"](module.encoder.pooler(hidden))
         return total(objective, objective.loss(module, batch, None)), (hidden, logits, pair)
 
-    (loss, (hidden, logits, pair)), gradients = jax.jit(
-        jax.value_and_grad(forward, has_aux=True)
-    )(parameters)
+    (loss, (hidden, logits, pair)), gradients = jax.jit(jax.value_and_grad(forward, has_aux=True))(
+        parameters
+    )
     hidden, logits, pair, loss = map(np.asarray, (hidden, logits, pair, loss))
     expected = part(given, "output")
     real = part(given, "input")["attention_mask"] == 1
