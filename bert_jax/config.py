@@ -29,11 +29,12 @@ class TrainConfig:
     eval_every: int = 10_000
     save_every: int = 10_000
     keep: int = 3  # checkpoints, the newest
+    natural_bias: bool = False  # output bias from token frequencies (Meister et al. 2023)
 
     def __post_init__(self):
-        for item in dataclasses.fields(self):
-            if getattr(self, item.name) < 1:
-                raise UserError(f"train.{item.name}={getattr(self, item.name)}: must be 1 or more")
+        for name in ("steps", "log_every", "eval_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)}: must be 1 or more")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ again goes on where the last one stopped, to the same numbers. The workdir then 
 config.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl, curve.png.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
@@ -27,6 +29,7 @@ from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.data.unigram import unigram_loss
 from bert_jax.objectives import build_objective
+from bert_jax.objectives.mlm import with_natural_bias
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
@@ -68,7 +71,8 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     batches = TrainingBatches(examples, data, vocab_size, config.seed, train.steps)
     evaluation = EvaluationBatches(held_out, data, vocab_size)
     with (folder / UNIGRAM).open("rb") as file:
-        unigram = unigram_loss(evaluation, np.load(file, allow_pickle=False))
+        counts = np.load(file, allow_pickle=False)
+    unigram = unigram_loss(evaluation, counts)
     manifest = read_manifest(folder)
     print(corpus_facts(folder, manifest, examples, held_out))
 
@@ -80,6 +84,9 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     # State: from the newest checkpoint that can be read, else new.
     checkpoints = Checkpoints(workdir, train.keep)
     state = init_state(objective, config.model, tx, config.seed)
+    if train.natural_bias:
+        frequencies = jnp.asarray(counts, jnp.float32)
+        state = replace(state, parameters=with_natural_bias(state.parameters, frequencies))
     restored, notes = checkpoints.restore_newest(state)
     state = restored or state
     start = int(state.step)

@@ -79,6 +79,11 @@ def get_config(name: str = "base") -> ConfigDict:
         bias_correction=False,
     )
     config.train = dict(
-        steps=1_000_000, log_every=100, eval_every=10_000, save_every=10_000, keep=3
+        steps=1_000_000,
+        log_every=100,
+        eval_every=10_000,
+        save_every=10_000,
+        keep=3,
+        natural_bias=False,
     )
     return differing(config, preset(PRESETS, name))

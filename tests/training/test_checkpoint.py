@@ -133,6 +133,7 @@ def test_digest_sees_one_bit_and_no_mesh():
     plain = jax.jit(digest)([array])
     assert plain != jax.jit(digest)([jnp.asarray(changed)])
     assert plain != jax.jit(digest)([swapped])
-    with jax.set_mesh(jax.make_mesh((2, 2, 2), AXES)) as mesh:
+    mesh = jax.make_mesh((2, 2, 2), AXES)
+    with jax.set_mesh(mesh):
         spread = jax.device_put(array, jax.NamedSharding(mesh, jax.P(("data", "fsdp"), "tensor")))
         assert jax.jit(digest)([spread]) == plain
