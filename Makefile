@@ -3,10 +3,12 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test lint oracle clean
 
-# The first Python that is new enough, python3 itself preferred.
-CANDIDATES = python3 python3.12 python3.13 python3.14 $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3)
-PYTHON ?= $(firstword $(shell for p in $(CANDIDATES); do \
-	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo "$$p"; done))
+# The first Python that is new enough, python3 itself preferred. PYTHON=... names another.
+CANDIDATES := python3 python3.12 python3.13 python3.14 \
+	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3)
+ifndef PYTHON
+PYTHON := $(shell for p in $(CANDIDATES); do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo "$$p" && break; done)
+endif
 BIN := .venv/bin
 # Compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
