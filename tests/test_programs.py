@@ -26,7 +26,7 @@ def start(program, *arguments, timeout=300, **kwargs):
 
 def pretrain(workdir, corpus, *arguments, config="configs/bert.py:tiny", **kwargs):
     return start(
-        "pretrain", f"--config={config}", f"--workdir={workdir}",
+        "pretrain", f"--config={config}", f"--workdir={os.path.relpath(workdir, ROOT)}",
         f"--config.corpus.prepared={corpus.folder}", "--config.model.dtype=float32",
         *tiny.OVERRIDES, *arguments, **kwargs,
     )  # fmt: skip

@@ -76,6 +76,7 @@ def test_killed_before_during_and_after_saves(corpus, tmp_path, uninterrupted):
     assert numbers(workdir) == uninterrupted
 
 
+@pytest.mark.tree_mode
 def test_killed_between_saves(corpus, tmp_path, uninterrupted):
     """From outside, while steps are running."""
     workdir = tmp_path / "workdir"

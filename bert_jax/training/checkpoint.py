@@ -24,7 +24,7 @@ class Checkpoints:
     """The checkpoints of a workdir. A checkpoint is visible only when it is complete."""
 
     def __init__(self, workdir: epath.PathLike, keep: int):
-        self.folder = epath.Path(workdir) / FOLDER
+        self.folder = epath.Path(workdir).resolve() / FOLDER  # orbax wants it absolute
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -118,7 +118,7 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
 
     Raises UserError where there is no checkpoint, or none that can be read.
     """
-    folder = epath.Path(workdir) / FOLDER
+    folder = epath.Path(workdir).resolve() / FOLDER
     checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
     if checkpointer is None or checkpointer.latest is None:
         raise UserError(
