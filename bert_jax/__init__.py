@@ -1,3 +1,3 @@
-"""Pretraining of encoder-only transformers in JAX: one CPU, one GPU or a TPU pod, one program."""
+"""Pretraining of encoder-only transformers in JAX: one program for a CPU, a GPU or a TPU mesh."""
 
 __version__ = "0.1.0"

@@ -13,7 +13,11 @@ from ml_collections import config_flags
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import UserError
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# What a user can mend: a disk that is full, a place that cannot be written.
+_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def define_config() -> None:
@@ -54,6 +58,9 @@ def guarded() -> Iterator[None]:
         yield
     except UserError as error:
         leave(str(error))
+    except BrokenPipeError:  # whoever read the output has enough
+        sys.stdout = open(os.devnull, "w")
+        sys.exit(0)
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -90,13 +97,14 @@ def _flag_error(error: Exception) -> str:
     """One line for what absl or ml_collections made of a wrong command line."""
     for argument in sys.argv[1:]:
         name, _, value = argument.lstrip("-").partition("=")
-        if name == "config" and not os.path.exists(file := value.partition(":")[0]):
+        if name == "config" and value and not os.path.exists(file := value.partition(":")[0]):
             return f"--config={value}: there is no file {file}; the configs are in configs/"
         if name.startswith("config.") and isinstance(error, AttributeError | KeyError):
             known = list(flat(to_mapping(RunConfig(objective={"mlm": 1.0, "nsp": 1.0}))))
             if (field := name.removeprefix("config.")) not in known:
                 return f"--{name}: there is no such field; {nearest(field, known)}"
-    if isinstance(error, ValueError | flags.Error | AttributeError | KeyError):
+    kinds = ValueError | TypeError | flags.Error | AttributeError | KeyError
+    if isinstance(error, kinds | OSError | SyntaxError | ImportError | NameError):
         # A config file's own error comes as its traceback: the last line says what it is.
         return str(error).strip().splitlines()[-1]
     raise error

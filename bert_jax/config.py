@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from bert_jax.data.config import CorpusConfig, DataConfig
 from bert_jax.errors import UserError
+from bert_jax.files import write_whole
 from bert_jax.models.config import EncoderConfig
 from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optim import OptimizerConfig
@@ -51,6 +52,10 @@ class RunConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed}: must be from 0 to 4294967295")
+        if self.model.type_vocab_size < 2:
+            raise UserError("model.type_vocab_size=1: segment pairs need 2, for A and for B")
         if self.data.sequence_length > self.model.max_positions:
             raise UserError(
                 f"data.sequence_length={self.data.sequence_length} is longer than the "
@@ -68,7 +73,7 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
 
 
 def save(config: RunConfig, workdir: Path) -> None:
-    (workdir / FILE).write_text(json.dumps(to_mapping(config), indent=2) + "\n")
+    write_whole(workdir / FILE, json.dumps(to_mapping(config), indent=2) + "\n")
 
 
 def load(workdir: Path) -> RunConfig:

@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=5, help="how many tokens for a [MASK]")
     arguments = parser.parse_intermixed_args()
     with cli.guarded():
-        texts = arguments.texts or (line.rstrip("\n") for line in sys.stdin)
+        # On stdin a stray byte is no reason to stop.
+        lines = (line.decode(errors="replace").rstrip("\n") for line in sys.stdin.buffer)
+        texts = arguments.texts or lines
         for answer in fill_masks(Path(arguments.model), texts, arguments.top_k):
             print(json.dumps(answer, ensure_ascii=False), flush=True)
 
@@ -61,15 +63,15 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
     Raises UserError for a text without [MASK] or longer than the model's positions.
     """
     config = configs.load(workdir)
-    if "mlm" not in config.objective:
+    model = replace(config.model, dtype="float32")
+    objective = build_objective(config.objective, model)
+    if "mlm" not in objective.coefficients:
         raise UserError(f"{workdir}: was not trained with the mlm term, so it cannot fill a mask")
     if not 1 <= top_k <= config.model.vocab_size:
         raise UserError(f"--top-k={top_k}: must be from 1 to {config.model.vocab_size}")
     tokenizer = load_tokenizer(workdir / "tokenizer")
     mesh = jax.make_mesh((1, 1, 1), AXES, (AxisType.Explicit,) * 3, devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        model = replace(config.model, dtype="float32")
-        objective = build_objective(config.objective, model)
         parameters, _ = restore_parameters(workdir, init_parameters(objective, model, config.seed))
         graphdef = graph(objective, model)
 
@@ -80,7 +82,9 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
                 input_ids, jnp.zeros_like(input_ids), (input_ids != PAD).astype(jnp.int32)
             )
             logits = module.heads["mlm"](hidden, positions, module.encoder.embeddings.word[...])
-            whole = jax.sharding.reshard(logits, RULES.hidden_bsd)  # top_k wants V in one piece
+            whole = jax.sharding.reshard(
+                logits, RULES.whole_logits_bkv
+            )  # top_k wants V in one piece
             return jax.lax.top_k(jax.nn.softmax(whole), top_k)
 
         for part in itertools.batched(texts, BATCH):

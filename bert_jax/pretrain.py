@@ -8,9 +8,11 @@ Any field of the config can be set, and one that does not exist is refused:
 
 Without a corpus of your own it reads the documentation installed with Python. The same command
 again goes on where the last one stopped, to the same numbers. The workdir then holds
-config.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl, curve.png.
+config.json, data.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/,
+provenance.jsonl and curve.png.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from bert_jax.data.prepare import UNIGRAM, cached
 from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.data.unigram import unigram_loss
+from bert_jax.errors import UserError
+from bert_jax.files import lock, write_whole
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.mlm import with_natural_bias
 from bert_jax.training.checkpoint import Checkpoints
@@ -59,8 +63,13 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     train, vocab_size = config.train, config.model.vocab_size
     objective = build_objective(config.objective, config.model)
     tx = build_optimizer(config.optimizer, train.steps)
-    if (workdir / configs.FILE).exists():
+    if train.natural_bias and "mlm" not in objective.coefficients:
+        raise UserError("train.natural_bias=true needs the mlm term: set objective.mlm=1")
+    begun = bool(read_metrics(workdir))
+    if begun:
         configs.check_same(config, workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir}: is a file; name a folder")
 
     # Data.
     with progress.preparing() as report:
@@ -68,18 +77,24 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     data = config.data
     examples = SegmentPairs(Rows(folder, "train"), data.sequence_length, data.short_probability)
     held_out = SegmentPairs(Rows(folder, "held_out"), data.sequence_length, 0.0)
-    batches = TrainingBatches(examples, data, vocab_size, config.seed, train.steps)
-    evaluation = EvaluationBatches(held_out, data, vocab_size)
+    host = {"host": jax.process_index(), "hosts": jax.process_count()}
+    batches = TrainingBatches(examples, data, vocab_size, config.seed, train.steps, **host)
+    evaluation = EvaluationBatches(held_out, data, vocab_size, **host)
     with (folder / UNIGRAM).open("rb") as file:
         counts = np.load(file, allow_pickle=False)
     unigram = unigram_loss(evaluation, counts)
     manifest = read_manifest(folder)
     print(corpus_facts(folder, manifest, examples, held_out))
 
-    # Workdir: from here on it needs nothing beside it.
+    # Workdir: what it holds is enough to use the model; to go on, the same corpus is needed too.
     workdir.mkdir(parents=True, exist_ok=True)
-    load_tokenizer(folder / "tokenizer").save(workdir / "tokenizer")
-    configs.save(config, workdir)
+    locked = lock(workdir)
+    if begun:
+        provenance.check_same_data(workdir, manifest)
+    else:
+        load_tokenizer(folder / "tokenizer").save(workdir / "tokenizer")
+        configs.save(config, workdir)
+        write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
 
     # State: from the newest checkpoint that can be read, else new.
     checkpoints = Checkpoints(workdir, train.keep)
@@ -104,8 +119,12 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     rates = Rates(row_flops * data.batch_size)
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
 
-    def due(every: int) -> bool:
-        return step % every == 0 or step == train.steps
+    def due(*every: int) -> bool:
+        return any(step % one == 0 for one in every) or step == train.steps
+
+    def restart_rates() -> None:
+        rates.restart()
+        feed.take_waited()
 
     with progress.training(start, train.steps) as shown:
         lagged = LaggedMetrics(writer, shown)
@@ -114,11 +133,11 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
             lagged.write()  # of the step before, which has ended: dispatch never waits for it
             if step == start + 1:  # compiled just now, which is no measure of speed
                 jax.block_until_ready(numbers)
-                rates.restart()
+                restart_rates()
             else:
                 rates.add(numbers["real_tokens"])
             shown(step, {})
-            if due(train.log_every) or due(train.eval_every):
+            if due(train.log_every, train.eval_every, train.save_every):
                 lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
             if due(train.eval_every):
                 feed_held_out = Feed(read(evaluation), objective.fields, mesh)
@@ -128,10 +147,11 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
                 lagged.write()
                 writer.sync()
                 checkpoints.save(step, state)
-            if due(train.eval_every) or due(train.save_every):
-                rates.restart()
+            if due(train.eval_every, train.save_every):
+                restart_rates()
     checkpoints.close()
     writer.close()
+    locked.close()
 
 
 def corpus_facts(
@@ -156,7 +176,7 @@ def summary(config: RunConfig, workdir: Path) -> str:
         loss, unigram = last["eval_mlm_loss"], last["eval_unigram_loss"]
         lines.append(
             f"  MLM loss {loss:.4f} nats on {last['eval_mlm_weight']:.0f} masked tokens; "
-            f"unigram model {unigram:.4f}, {unigram - loss:.4f} above"
+            f"{unigram - loss:.4f} under the unigram model's {unigram:.4f}"
         )
     if "eval_nsp_loss" in last:
         lines.append(

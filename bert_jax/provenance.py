@@ -10,11 +10,26 @@ from pathlib import Path
 
 import jax
 
+from bert_jax.errors import UserError
+
 FILE = "provenance.jsonl"
+DATA = "data.json"  # the manifest of the corpus
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
 
 
-def record(workdir: Path, data: dict, step: int) -> dict:
+def check_same_data(workdir: Path, data: dict) -> None:
+    """Raises UserError where the corpus is not the one that the run began with: its ids would
+    mean other words."""
+    began = json.loads((workdir / DATA).read_text())
+    for name in sorted(began.keys() | data.keys()):
+        if began.get(name) != data.get(name):
+            raise UserError(
+                f"{workdir} was begun on a corpus with {name}={began.get(name)}, and this one has "
+                f"{data.get(name)}: bring back that corpus to go on, or name another --workdir"
+            )
+
+
+def record(workdir: Path, data: dict, step: int) -> None:
     """Append a line for this start of the run: it is one line for a run never interrupted."""
     facts = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -30,7 +45,6 @@ def record(workdir: Path, data: dict, step: int) -> dict:
     }
     with (workdir / FILE).open("a") as file:
         file.write(json.dumps(facts) + "\n")
-    return facts
 
 
 def _commit() -> dict[str, str | bool | None]:

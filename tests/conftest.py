@@ -15,11 +15,7 @@ CACHE = os.environ.setdefault(
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-with install_import_hook("bert_jax", "beartype.beartype"):
-    import bert_jax.objectives
-    import bert_jax.training.checkpoint
-    import bert_jax.training.evaluate
-    import bert_jax.training.feed  # noqa: F401
+install_import_hook("bert_jax", "beartype.beartype")  # for all that is imported from here on
 
 from tests import tiny  # noqa: E402
 

@@ -80,7 +80,10 @@ def fingerprint(source: str) -> dict[str, Any]:
     Raises UserError where the source cannot be read.
     """
     if source == INSTALLED_DOCS:
-        decides: dict[str, Any] = {"versions": installed_docs_versions()}
+        # Versions alone do not say it: distributions leave modules out, or add some.
+        sizes = [f"{name} {path.stat().st_size}" for name, path in sorted(_sources().items())]
+        modules = hashlib.sha256("\n".join(sizes).encode()).hexdigest()
+        decides: dict[str, Any] = {"versions": installed_docs_versions(), "modules": modules}
     else:
         path = _regular_file(source)
         with _reading(path), open(path, "rb") as file:
@@ -198,17 +201,9 @@ def installed_docs() -> Iterator[Document]:
     that stands in both a training and a held-out document would be learned by heart. Documents
     left with under MIN_SENTENCES sentences or MIN_CHARACTERS characters are dropped.
     """
-    stdlib = Path(sysconfig.get_path("stdlib"))
-    sources = dict(_modules(stdlib, ""))
-    for package in PACKAGES:
-        # For a top-level name this looks the package up and executes nothing of it.
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise _not_installed(package)
-        for folder in spec.submodule_search_locations:
-            sources.update(_modules(Path(folder), f"{package}."))
+    sources = _sources()
     texts: dict[str, list[str] | Path] = dict(sources)
-    texts.update((f"topic {name}", [text]) for name, text in _topics(stdlib).items())
+    texts.update((f"topic {name}", [text]) for name, text in _topics().items())
 
     seen: set[str] = set()
     for name in sorted(texts):
@@ -223,6 +218,20 @@ def installed_docs() -> Iterator[Document]:
         if len(sentences) >= MIN_SENTENCES and sum(map(len, sentences)) >= MIN_CHARACTERS:
             seen.update(fresh)
             yield Document(name, tuple(fresh.values()))
+
+
+def _sources() -> dict[str, Path]:
+    """The source file of every module that is read."""
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    sources = dict(_modules(stdlib, ""))
+    for package in PACKAGES:
+        # For a top-level name this looks the package up and executes nothing of it.
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise _not_installed(package)
+        for folder in spec.submodule_search_locations:
+            sources.update(_modules(Path(folder), f"{package}."))
+    return sources
 
 
 def _not_installed(package: str) -> UserError:
@@ -255,8 +264,8 @@ def _parse(path: Path) -> ast.Module | None:
             return None
 
 
-def _topics(stdlib: Path) -> dict[str, str]:
-    path = stdlib / "pydoc_data" / "topics.py"
+def _topics() -> dict[str, str]:
+    path = Path(sysconfig.get_path("stdlib")) / "pydoc_data" / "topics.py"
     tree = _parse(path) if path.is_file() else None
     for node in tree.body if tree else []:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "topics":

@@ -9,9 +9,9 @@ promises no such thing for its own generators (NEP 19).
 from enum import IntEnum, auto
 
 import numpy as np
-from jaxtyping import Int, UInt64
 
-Keys = UInt64[np.ndarray, "*batch"]
+# uint64, of any shape; with counters and limits it is broadcast together.
+Keys = np.ndarray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -42,28 +42,27 @@ def key(*parts: int | np.ndarray) -> Keys:
     return _mix(mixed)
 
 
-def bits(keys: Keys, counter: int | Int[np.ndarray, "*batch"] = 0) -> Keys:
+def bits(keys: Keys, counter: int | np.ndarray = 0) -> Keys:
     """64 random bits for each key and counter, broadcast together."""
     with np.errstate(over="ignore"):
-        return _mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+        return np.asarray(
+            _mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+        )
 
 
-def uniform(keys: Keys, counter: int | Int[np.ndarray, "*batch"] = 0) -> np.ndarray:
+def uniform(keys: Keys, counter: int | np.ndarray = 0) -> np.ndarray:
     """float64 in [0, 1), 53 bits."""
-    return (bits(keys, counter) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((bits(keys, counter) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
-def integers(
-    keys: Keys, limit: int | Int[np.ndarray, "*batch"], counter: int | np.ndarray = 0
-) -> np.ndarray:
+def integers(keys: Keys, limit: int | np.ndarray, counter: int | np.ndarray = 0) -> np.ndarray:
     """int64 in [0, limit), limit at most 2³²; the bias is under limit / 2³²."""
     high = bits(keys, counter) >> np.uint64(32)
-    return ((high * np.asarray(limit).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+    scaled = (high * np.asarray(limit).astype(np.uint64)) >> np.uint64(32)
+    return np.asarray(scaled.astype(np.int64))
 
 
-def permute(
-    index: Int[np.ndarray, "*batch"], size: int | np.ndarray, keys: Keys, rounds: int = 6
-) -> np.ndarray:
+def permute(index: np.ndarray, size: int | np.ndarray, keys: Keys, rounds: int = 6) -> np.ndarray:
     """Where a keyed random permutation of range(size) sends each index, without writing it down.
 
     A balanced Feistel network (Black and Rogaway 2002, cycle walking): a number that falls
@@ -84,8 +83,9 @@ def permute(
     return value.astype(np.int64)
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def _mix(numbers: np.ndarray | np.uint64) -> np.ndarray:
+    z = np.asarray(numbers)
     with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * _FIRST
         z = (z ^ (z >> np.uint64(27))) * _SECOND
-        return z ^ (z >> np.uint64(31))
+        return np.asarray(z ^ (z >> np.uint64(31)))

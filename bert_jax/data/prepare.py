@@ -5,6 +5,7 @@ run that was killed leaves nothing that could be taken for finished.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -17,11 +18,10 @@ from etils import epath
 
 from bert_jax.data import corpora
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.records import MANIFEST, RowWriter, read_manifest, token_dtype
+from bert_jax.data.records import FORMAT, MANIFEST, RowWriter, read_manifest, token_dtype
 from bert_jax.data.tokenizers import SPECIAL, train_tokenizer
 from bert_jax.errors import UserError
 
-FORMAT = 1  # of the prepared folder, and of the rules that fill it; part of the cache's key
 UNIGRAM = "unigram.npy"
 Report = Callable[[str, int], None]  # what is being done, and how many documents are done
 
@@ -61,10 +61,11 @@ def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, repor
     output = epath.Path(output)
     if output.exists():
         raise UserError(f"{output}: exists already; name a new folder, or delete it first")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the output, so that the last rename stays inside one file system.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    scratch = None
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the output, so that the last rename stays inside one file system.
+        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
         manifest = _write(config, vocab_size, epath.Path(scratch), report)
         scratch.chmod(0o755)
         scratch.rename(output)
@@ -76,12 +77,19 @@ def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, repor
             f"room or name another folder, and start again"
         ) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
 
 def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Report) -> dict:
-    training = (d for d in corpora.documents(config.source) if not _is_held_out(d, config))
+    training: Iterator[corpora.Document] = (
+        d for d in corpora.documents(config.source) if not _is_held_out(d, config)
+    )
+    first = next(training, None)
+    if first is None:
+        raise _empty(config, "train")
+    training = itertools.chain([first], training)
     tokenizer = train_tokenizer(
         _sentences(training, lambda n: report("training the tokenizer", n)),
         vocab_size,
@@ -105,11 +113,7 @@ def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Re
     for name, writer in splits.items():
         writer.close()
         if not writer.tokens:
-            raise UserError(
-                f"corpus.source={config.source}: the {name} split has no text (held_out="
-                f"{config.held_out} of {number + 1} documents); change corpus.held_out or bring "
-                f"more documents, with a blank line between two"
-            )
+            raise _empty(config, name)
     with (folder / UNIGRAM).open("wb") as file:
         np.save(file, unigram, allow_pickle=False)
     manifest = {
@@ -123,6 +127,13 @@ def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Re
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _empty(config: CorpusConfig, split: str) -> UserError:
+    return UserError(
+        f"corpus.source={config.source}: no document falls into the {split} split (corpus.held_out="
+        f"{config.held_out}); change that or bring more documents, a blank line between two"
+    )
 
 
 def _decides(config: CorpusConfig, vocab_size: int) -> dict:

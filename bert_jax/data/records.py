@@ -4,18 +4,20 @@ A row is a document, or a part of one that ends at a sentence: at most ROW_TOKEN
 reading one example never reads a book. Batches of any length are cut from the same rows.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from array_record.python import array_record_module
 from etils import epath
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from bert_jax.errors import UserError
 
+FORMAT = 1  # of the folder, and of the rules that fill it; part of the cache's key
 ROW_TOKENS = 4096
 MANIFEST = "manifest.json"
 _ROWS_A_SHARD = 65536
@@ -25,9 +27,9 @@ _ROWS_A_SHARD = 65536
 class Index:
     """Where sentences and rows lie. `row_ends[r]` counts the sentences up to the end of row r."""
 
-    sentence_lengths: Int[np.ndarray, "sentences"]
-    row_ends: Int[np.ndarray, "rows"]
-    documents: Int[np.ndarray, "rows"]  # the number of the document that a row is of
+    sentence_lengths: Integer[np.ndarray, "sentences"]
+    row_ends: Integer[np.ndarray, "rows"]
+    documents: Integer[np.ndarray, "rows"]  # the number of the document that a row is of
 
     def sentences(self, row: int) -> slice:
         return slice(self.row_ends[row - 1] if row else 0, self.row_ends[row])
@@ -66,7 +68,8 @@ class RowWriter:
             path = shard(self._folder, self._split, len(self._row_ends) // _ROWS_A_SHARD)
             self._writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
         assert self._writer is not None
-        self._writer.write(np.concatenate(row).astype(self._dtype).tobytes())
+        with _writing(self._folder):
+            self._writer.write(np.concatenate(row).astype(self._dtype).tobytes())
         self._lengths += [len(sentence) for sentence in row]
         self._row_ends.append(len(self._lengths))
         self._documents.append(document)
@@ -74,7 +77,8 @@ class RowWriter:
 
     def _close_shard(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with _writing(self._folder):
+                self._writer.close()
 
     def close(self) -> None:
         self._close_shard()
@@ -129,13 +133,16 @@ class Rows:
         count = -(-len(self) // _ROWS_A_SHARD)
         return [_reader(shard(self.folder, self.split, number)) for number in range(count)]
 
-    def read(self, rows: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "tokens"]]:
+    def read(self, rows: Integer[np.ndarray, "n"]) -> list[Integer[np.ndarray, "_"]]:
         """The ids of each row."""
         shards = rows // _ROWS_A_SHARD
         out: list[np.ndarray] = [np.empty(0)] * len(rows)
         for number in np.unique(shards):
             (places,) = np.nonzero(shards == number)
-            payloads = self._shards[number].read((rows[places] % _ROWS_A_SHARD).tolist())
+            try:
+                payloads = self._shards[number].read((rows[places] % _ROWS_A_SHARD).tolist())
+            except RuntimeError as error:
+                raise _damaged(shard(self.folder, self.split, int(number)), error) from error
             for place, payload in zip(places, payloads, strict=True):
                 out[place] = np.frombuffer(payload, self._dtype)
         return out
@@ -145,9 +152,24 @@ def _reader(path: epath.Path) -> array_record_module.ArrayRecordReader:
     try:
         return array_record_module.ArrayRecordReader(str(path))
     except Exception as error:  # the extension raises RuntimeError and its own kinds
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: epath.Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); delete the folder "
+        f"and prepare it again"
+    )
+
+
+@contextlib.contextmanager
+def _writing(folder: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
         raise UserError(
-            f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); delete the folder "
-            f"and prepare it again"
+            f"{folder}: rows cannot be written ({' '.join(str(error).split())[:200]}); make room "
+            f"and start again"
         ) from error
 
 
@@ -159,12 +181,17 @@ def read_manifest(folder: epath.PathLike) -> dict:
     """Raises UserError where the folder is no prepared corpus; a manifest is written last."""
     path = epath.Path(folder) / MANIFEST
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        manifest = json.loads(path.read_text())
+        found = manifest["format"]
+        _ = manifest["vocab_size"], manifest["dtype"], manifest["splits"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder}: not a prepared corpus (no readable {MANIFEST}); make one with "
             f"python -m bert_jax.prepare --output={folder}"
         ) from error
+    if found != FORMAT:
+        raise UserError(f"{folder}: prepared in format {found}, this is {FORMAT}; prepare it again")
+    return manifest
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

@@ -4,12 +4,14 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import sentencepiece
 from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
 from bert_jax.errors import UserError
+from bert_jax.files import write_whole
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -86,9 +88,9 @@ class SentencePieceTokenizer:
         return self._processor.id_to_piece(token_id)
 
     def save(self, folder: epath.PathLike) -> None:
-        folder = epath.Path(folder)
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_bytes(self.model)
+        write_whole(folder / FILE, self.model)
 
 
 def load_tokenizer(folder: epath.PathLike) -> SentencePieceTokenizer:
@@ -113,9 +115,17 @@ def train_tokenizer(
     Raises UserError where the text is too small for `vocab_size` pieces.
     """
     model = io.BytesIO()
+    failed: list[BaseException] = []
+
+    def guarded() -> Iterator[str]:
+        try:
+            yield from _bounded(sentences)
+        except BaseException as error:  # the trainer, not being Python, would lose it
+            failed.append(error)
+
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_bounded(sentences),
+            sentence_iterator=guarded(),
             model_writer=model,
             vocab_size=vocab_size,
             model_type="unigram",
@@ -129,12 +139,16 @@ def train_tokenizer(
             minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
+        if failed:
+            raise failed[0] from None
         most = re.search(r"value <= (\d+)", str(error))
         reason = f"it gives {most[1]} at the most" if most else " ".join(str(error).split())
         raise UserError(
             f"model.vocab_size={vocab_size}: this corpus does not give so many pieces; {reason}: "
             f"lower the size or bring more text"
         ) from error
+    if failed:
+        raise failed[0]
     return SentencePieceTokenizer(model.getvalue())
 
 

@@ -49,6 +49,9 @@ class EncoderConfig:
                 f"model.hidden_size={self.hidden_size} is not divisible by "
                 f"model.num_heads={self.num_heads}: choose a multiple of the number of heads"
             )
+        for name in ("layer_norm_epsilon", "initializer_stddev"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"model.{name}={getattr(self, name)}: must be above 0")
         for name in ("hidden_dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be in [0, 1)")

@@ -1,7 +1,7 @@
 """Which mesh axis holds which letter of which tensor: one table for parameters and activations.
 
 A field's name is a tensor's role followed by its letters; its value has one entry a letter.
-`batch` letters live on data and fsdp together, so that fsdp shards parameters without idling.
+The batch lives on data and fsdp together, so that fsdp shards parameters without idling.
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,11 @@ class ShardingRules:
     vocab_bias_v: P = P("tensor")
 
     # Activations.
-    rows_b: P = P(BATCH)
-    hidden_bd: P = P(BATCH, None)
     hidden_bsd: P = P(BATCH, None, None)
     qkv_cbsnh: P = P(None, BATCH, None, "tensor", None)
     wide_bsf: P = P(BATCH, None, "tensor")
     logits_bkv: P = P(BATCH, None, "tensor")
+    whole_logits_bkv: P = P(BATCH, None, None)
 
     def parameter(self, variable: nnx.Variable) -> P:
         """The spec of a parameter by its role; leading axes that its letters lack (layers) are

@@ -1,5 +1,6 @@
 """What is learned. The only table from a term's name to its class."""
 
+import math
 from collections.abc import Mapping
 
 from bert_jax.errors import UserError
@@ -19,6 +20,9 @@ def build_objective(coefficients: Mapping[str, float], model: EncoderConfig) -> 
     for name in coefficients:
         if name not in TERMS:
             raise UserError(f"objective.{name}: no such term; there are {', '.join(TERMS)}")
+    for name, value in coefficients.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"objective.{name}={value}: must be 0 (to leave it out) or more")
     wanted = {name: float(value) for name, value in coefficients.items() if value}
     if not wanted:
         raise UserError("objective: every term has coefficient 0; give one, as objective.mlm=1")

@@ -4,6 +4,7 @@ The only file that imports orbax.
 """
 
 import math
+import sys
 from typing import Any
 
 import jax
@@ -40,8 +41,6 @@ class Checkpoints:
     def save(self, step: int, state: TrainState) -> None:
         """Begin to write; training may go on and donate `state`. What was begun before is waited
         for, so its error, if it had one, is raised here."""
-        if step in self.steps:
-            return
         facts = {"digest": [int(number) for number in jax.device_get(self._digest(state))]}
         try:
             self._checkpointer.save_async(step, state, force=True, custom_metadata=facts)
@@ -61,7 +60,7 @@ class Checkpoints:
     def restore_newest(self, like: TrainState) -> tuple[TrainState | None, list[str]]:
         """The newest checkpoint that can be read, placed as `like` is; None if there is none.
 
-        Also a note for each one that could not be: those are moved to DAMAGED, never deleted.
+        Also a note for each newer one that could not be; `set_aside_after` moves those away.
         Raises UserError where there are checkpoints and none can be read.
         """
         notes: list[str] = []
@@ -94,15 +93,8 @@ class Checkpoints:
         return moved
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
-        # like carries the shardings: what was saved from another mesh is laid out for this one.
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
-        )
-        state = self._checkpointer.load(step, abstract)
-        saved = self._checkpointer.metadata(step).custom_metadata["digest"]
-        found = [int(number) for number in jax.device_get(self._digest(state))]
-        if found != saved:
-            raise ValueError("its contents do not match the checksum that was stored with them")
+        state = self._checkpointer.load(step, _abstract(like))
+        _check(self._digest(state), self._checkpointer.metadata(step).custom_metadata["digest"])
         return state
 
     def _unwritten(self, error: Exception) -> UserError:
@@ -124,18 +116,32 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
         raise UserError(
             f"{workdir}: no checkpoint here; train one with python -m bert_jax.pretrain"
         )
-    step = checkpointer.latest.step
-    abstract = {
-        "parameters": jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
-        )
-    }
+    abstract = {"parameters": _abstract(like)}
+    count = len(jax.tree.leaves(like))
     with ocp.Context(pytree_options=_PARTIAL):
-        try:
-            return checkpointer.load(step, abstract)["parameters"], step
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{folder}/{step}: cannot be read ({reason})") from error
+        for checkpoint in reversed(list(checkpointer.checkpoints)):
+            try:
+                parameters = checkpointer.load(checkpoint.step, abstract)["parameters"]
+                saved = checkpointer.metadata(checkpoint.step).custom_metadata["digest"]
+                # In the order of a TrainState's leaves: the step, the parameters, the optimiser.
+                _check(jax.jit(digest)(parameters), saved[1 : 1 + count])
+                return parameters, checkpoint.step
+            except Exception as error:  # as in restore_newest
+                reason = " ".join(str(error).split())[:160]
+                print(f"{folder}/{checkpoint.step}: cannot be read ({reason})", file=sys.stderr)
+    raise UserError(f"{folder}: no checkpoint here can be read; bring back a copy")
+
+
+def _abstract(like: Any) -> Any:
+    """What to load, where to: the shardings are those of `like`, whatever mesh it was saved on."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
+    )
+
+
+def _check(found: Array, saved: list[int]) -> None:
+    if [int(number) for number in jax.device_get(found)] != saved:
+        raise ValueError("its contents do not match the checksum that was stored with them")
 
 
 _PARTIAL: Any = ocp.options.PyTreeOptions(

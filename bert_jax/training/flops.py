@@ -12,7 +12,7 @@ PEAKS = {
 }  # fmt: skip
 
 
-def forward_flops(config: EncoderConfig, sequence_length: int, predictions: int) -> float:
+def forward_flops(config: EncoderConfig, sequence_length: int, predictions: int) -> int:
     """FLOPs of one row, forward, a multiply-add as 2, by the `model` convention: matrix products
     alone; embeddings are look-ups; the vocabulary is scored at predicted positions only.
 
@@ -24,7 +24,7 @@ def forward_flops(config: EncoderConfig, sequence_length: int, predictions: int)
     return config.num_layers * layer * sequence_length + head
 
 
-def train_flops(config: EncoderConfig, sequence_length: int, predictions: int) -> float:
+def train_flops(config: EncoderConfig, sequence_length: int, predictions: int) -> int:
     """Forward and backward of one row: three times the forward."""
     return 3 * forward_flops(config, sequence_length, predictions)
 

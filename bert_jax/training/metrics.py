@@ -1,6 +1,7 @@
 """metrics.jsonl, which is the record, and TensorBoard events, which are a view of it."""
 
 import json
+import math
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ import tensorboardX
 from jaxtyping import Array, Float
 
 from bert_jax.errors import UserError
+from bert_jax.files import write_whole
 from bert_jax.training.flops import peak_flops
 
 FILE = "metrics.jsonl"
@@ -30,9 +32,7 @@ class MetricsWriter:
     def __init__(self, workdir: Path, step: int):
         self._path = workdir / FILE
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
-        cut = workdir / (FILE + ".tmp")
-        cut.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        cut.replace(self._path)
+        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a")
         shutil.rmtree(workdir / EVENTS, ignore_errors=True)
         self._events = tensorboardX.SummaryWriter(str(workdir / EVENTS))
@@ -112,6 +112,12 @@ class LaggedMetrics:
             for name, value in host.items()
         }
         self._writer.write(record)
+        if not math.isfinite(record.get("loss", 0.0)):
+            raise UserError(
+                f"step {record['step']}: the loss is {record['loss']}; the checkpoints before it "
+                f"are kept. Lower optimizer.learning_rate or lengthen optimizer.warmup_steps, in "
+                f"another --workdir"
+            )
         self._shown(record["step"], record)
         self._held = {}
 
@@ -119,7 +125,7 @@ class LaggedMetrics:
 class Rates:
     """Speed between two moments; what is not a step is left out by starting again after it."""
 
-    def __init__(self, step_flops: float):
+    def __init__(self, step_flops: int):
         self._step_flops, self._peak = step_flops, peak_flops()
         self.restart()
 

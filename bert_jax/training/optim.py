@@ -1,5 +1,6 @@
 """The optimiser: clipping, Adam, decoupled weight decay, learning rate."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from bert_jax.training.schedules import warmup_linear_decay
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov and Hutter 2019) with the values of Devlin et al. 2018, A.2."""
+    """AdamW (Loshchilov and Hutter 2019); the numbers are those of Devlin et al. 2018, A.2."""
 
     learning_rate: float = 1e-4  # the peak
     warmup_steps: int = 10_000
@@ -27,8 +28,10 @@ class OptimizerConfig:
 
     def __post_init__(self):
         for name in ("learning_rate", "epsilon", "clip_norm"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"optimizer.{name}={getattr(self, name)}: must be above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"optimizer.weight_decay={self.weight_decay}: must be 0 or more")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optimizer.{name}={getattr(self, name)}: must be in [0, 1)")

@@ -71,10 +71,15 @@ def init_state(
 
 def init_parameters(objective: Objective, config: EncoderConfig, seed: int) -> nnx.State:
     def init() -> nnx.State:
-        module = objective.build(config, nnx.Rngs(jax.random.key(seed)))
+        module = objective.build(config, nnx.Rngs(initial_and_step_key(seed)[0]))
         return jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
 
     return jax.jit(init)()
+
+
+def initial_and_step_key(seed: int) -> Key[Array, "2"]:
+    """The key of the initial parameters and that of all steps: no draw of one is of the other."""
+    return jax.random.split(jax.random.key(seed))
 
 
 def place(variable: nnx.Variable) -> nnx.Variable:
@@ -98,7 +103,7 @@ def make_train_step(
     graphdef = graph(objective, config)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(initial_and_step_key(seed)[1], state.step)
 
         def loss_of(parameters: nnx.State) -> tuple[Array, Losses]:
             losses = objective.loss(nnx.merge(graphdef, parameters), batch, key)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from etils import epath
 from scipy import stats
 
 from bert_jax.data import draws
@@ -11,13 +12,12 @@ from bert_jax.data.tokenizers import CLS, PAD, SEP
 from bert_jax.errors import UserError
 
 
-class FakeRows:
+class MemoryRows(Rows):
     """Token t of the split has the id 10 + t, so an id tells where it came from. In memory: what
-    is on disk is tested in test_records.py."""
-
-    folder, split = "memory", "train"
+    is on disk is tested in test_prepare.py."""
 
     def __init__(self, documents: list[list[int]]):
+        self.folder, self.split = epath.Path("memory"), "train"
         lengths = [length for document in documents for length in document]
         row_ends = np.cumsum([len(document) for document in documents])
         self.index = Index(np.array(lengths), row_ends, np.arange(len(documents)))
@@ -36,7 +36,7 @@ class FakeRows:
 @pytest.fixture(scope="module")
 def rows():
     rng = np.random.default_rng(0)
-    return FakeRows([rng.integers(3, 20, rng.integers(2, 30)).tolist() for _ in range(200)])
+    return MemoryRows([rng.integers(3, 20, rng.integers(2, 30)).tolist() for _ in range(200)])
 
 
 def segments(batch):
@@ -106,7 +106,7 @@ def test_an_example_is_its_key_alone(rows):
 
 
 def test_where_a_ends_is_uniform():
-    rows = FakeRows([[5] * 8] * 40)
+    rows = MemoryRows([[5] * 8] * 40)
     pairs = SegmentPairs(rows, 64, 0.0)
     batch = pairs.batch(np.zeros(7000, int), draws.key(np.arange(7000)))
     sizes = np.array([len(a) // 5 for a, _ in segments(batch)])
@@ -115,7 +115,7 @@ def test_where_a_ends_is_uniform():
 
 
 def test_rows_of_one_sentence_get_a_random_b_and_are_counted():
-    rows = FakeRows([[6], [7], [5, 5, 5]])
+    rows = MemoryRows([[6], [7], [5, 5, 5]])
     pairs = SegmentPairs(rows, 32, 0.1)
     assert pairs.one_sentence == 2
     batch = pairs.batch(np.zeros(50, int), draws.key(np.arange(50)))
@@ -124,7 +124,7 @@ def test_rows_of_one_sentence_get_a_random_b_and_are_counted():
 
 def test_one_document_is_refused():
     with pytest.raises(UserError, match="fewer than two documents"):
-        SegmentPairs(FakeRows([[5, 5, 5]]), 32, 0.0)
+        SegmentPairs(MemoryRows([[5, 5, 5]]), 32, 0.0)
 
 
 def test_on_disk(corpus):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 
 from bert_jax.data import corpora
 from bert_jax.data.config import CorpusConfig
@@ -55,12 +56,14 @@ def test_preparing_twice_gives_the_same_bytes(corpus, tmp_path):
 
 
 def test_a_long_document_becomes_several_rows(tmp_path):
-    writer = RowWriter(tmp_path, "train", np.dtype("<u2"))
+    writer = RowWriter(epath.Path(tmp_path), "train", np.dtype("<u2"))
     sentences = [[n % 100 + 5] * 999 for n in range(20)] + [[7] * (ROW_TOKENS + 10)]
     writer.add(3, sentences)
     writer.close()
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"dtype": "<u2", "splits": {"train": writer.counts}})
+        json.dumps(
+            {"format": 1, "vocab_size": 200, "dtype": "<u2", "splits": {"train": writer.counts}}
+        )
     )
     rows = Rows(tmp_path, "train")
     found = rows.read(np.arange(len(rows)))
@@ -98,6 +101,7 @@ def test_a_damaged_folder_is_named(corpus, tmp_path):
 
     folder = shutil.copytree(corpus.folder, tmp_path / "copy")
     np.save(folder / "train-row_ends.npy", np.arange(3))
+    np.save(folder / "train-documents.npy", np.arange(3, dtype=np.int32))
     with pytest.raises(UserError, match="damaged"):
         Rows(folder, "train")
     (folder / "manifest.json").unlink()

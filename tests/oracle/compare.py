@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--oracle", required=True, help="the Python that has torch")
     parser.add_argument("--update", action="store_true", help="write the committed fixture anew")
     arguments = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp())
+    folder = tempfile.TemporaryDirectory()
+    scratch = Path(folder.name)
 
     def oracle(*words: object) -> None:
         subprocess.run([arguments.oracle, REFERENCE, *map(str, words)], check=True)

@@ -66,7 +66,7 @@ def test_numbers_are_read_when_they_are_written(tmp_path):
 
 
 def test_rates():
-    rates = Rates(step_flops=1e9)
+    rates = Rates(step_flops=10**9)
     assert rates.take(0.0) == {"tokens_per_second": None, "mfu": None, "loader_wait": None}
     rates.add(jnp.float32(100))
     rates.add(jnp.float32(50))
