@@ -103,6 +103,8 @@ def _flag_error(error: Exception) -> str:
             known = list(flat(to_mapping(RunConfig(objective={"mlm": 1.0, "nsp": 1.0}))))
             if (field := name.removeprefix("config.")) not in known:
                 return f"--{name}: there is no such field; {nearest(field, known)}"
+    if "Unknown command line flag 'config." in str(error):
+        return "--config is missing: name one, as --config=configs/bert.py:base"
     kinds = ValueError | TypeError | flags.Error | AttributeError | KeyError
     if isinstance(error, kinds | OSError | SyntaxError | ImportError | NameError):
         # A config file's own error comes as its traceback: the last line says what it is.

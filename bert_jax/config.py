@@ -18,7 +18,7 @@ from bert_jax.training.optim import OptimizerConfig
 
 FILE = "config.json"
 # What may differ when a workdir is taken up again: it decides no number that is logged.
-FREE = ("mesh", "data.workers", "train.keep")
+FREE = ("mesh", "data.workers", "train.keep", "corpus.prepared")
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,8 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=5, help="how many tokens for a [MASK]")
     arguments = parser.parse_intermixed_args()
     with cli.guarded():
-        # On stdin a stray byte is no reason to stop.
-        lines = (line.decode(errors="replace").rstrip("\n") for line in sys.stdin.buffer)
-        texts = arguments.texts or lines
-        for answer in fill_masks(Path(arguments.model), texts, arguments.top_k):
+        texts = [text.encode(errors="replace").decode() for text in arguments.texts]
+        for answer in fill_masks(Path(arguments.model), texts or _lines(), arguments.top_k):
             print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
@@ -87,10 +85,7 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
             )  # top_k wants V in one piece
             return jax.lax.top_k(jax.nn.softmax(whole), top_k)
 
-        for part in itertools.batched(texts, BATCH):
-            rows = [[CLS, *tokenizer.encode_prompt(text), SEP] for text in part]
-            for text, row in zip(part, rows, strict=True):
-                _check(text, row, model.max_positions)
+        def answers(part: list[str], rows: list[list[int]]) -> Iterator[dict]:
             places = [[i for i, t in enumerate(row) if t == MASK] for row in rows]
             length = -(-max(map(len, rows)) // LENGTH_STEP) * LENGTH_STEP
             input_ids = np.full((BATCH, min(length, model.max_positions)), PAD, np.int32)
@@ -99,6 +94,8 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
                 input_ids[number, : len(row)] = row
                 slots[number, : len(place)] = place
             probabilities, tokens = jax.device_get(likeliest(parameters, input_ids, slots))
+            if not np.isfinite(probabilities).all():
+                raise UserError(f"{workdir}: its parameters are not finite: the run had diverged")
             for number, (text, place) in enumerate(zip(part, places, strict=True)):
                 masks = [
                     [
@@ -109,16 +106,39 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
                 ]
                 yield {"text": text, "masks": masks}
 
+        for batch in itertools.batched(texts, BATCH):
+            part: list[str] = []
+            rows: list[list[int]] = []
+            wrong = None
+            for text in batch:
+                row = [CLS, *tokenizer.encode_prompt(text), SEP]
+                if wrong := _wrong(text, row, model.max_positions):
+                    break
+                part.append(text)
+                rows.append(row)
+            if part:
+                yield from answers(part, rows)
+            if wrong:
+                raise wrong
 
-def _check(text: str, row: list[int], positions: int) -> None:
+
+def _lines() -> Iterator[str]:
+    """Of stdin, blank ones aside. A stray byte is no reason to stop."""
+    for line in sys.stdin.buffer:
+        if text := line.decode(errors="replace").strip():
+            yield text
+
+
+def _wrong(text: str, row: list[int], positions: int) -> UserError | None:
     shown = text if len(text) <= 60 else text[:57] + "..."
     if MASK not in row:
-        raise UserError(f"{shown!r}: has no {SPECIAL[MASK]}; type it where a word is to be filled")
+        return UserError(f"{shown!r}: has no {SPECIAL[MASK]}; type it where a word is to be filled")
     if len(row) > positions:
-        raise UserError(
+        return UserError(
             f"{shown!r}: is {len(row)} tokens long and the model has {positions} positions; "
             f"shorten the text"
         )
+    return None
 
 
 if __name__ == "__main__":

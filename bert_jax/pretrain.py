@@ -18,7 +18,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
@@ -26,7 +25,7 @@ from bert_jax import cli, config as configs, progress, provenance
 from bert_jax.config import RunConfig
 from bert_jax.data.examples import SegmentPairs
 from bert_jax.data.loader import EvaluationBatches, TrainingBatches, read
-from bert_jax.data.prepare import UNIGRAM, cached
+from bert_jax.data.prepare import cached, token_counts
 from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.data.unigram import unigram_loss
@@ -34,7 +33,7 @@ from bert_jax.errors import UserError
 from bert_jax.files import lock, write_whole
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.mlm import with_natural_bias
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import Checkpoints, has_begun
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
 from bert_jax.training.feed import Feed
@@ -65,7 +64,7 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     tx = build_optimizer(config.optimizer, train.steps)
     if train.natural_bias and "mlm" not in objective.coefficients:
         raise UserError("train.natural_bias=true needs the mlm term: set objective.mlm=1")
-    begun = bool(read_metrics(workdir))
+    begun = has_begun(workdir)
     if begun:
         configs.check_same(config, workdir)
     if workdir.exists() and not workdir.is_dir():
@@ -77,11 +76,15 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     data = config.data
     examples = SegmentPairs(Rows(folder, "train"), data.sequence_length, data.short_probability)
     held_out = SegmentPairs(Rows(folder, "held_out"), data.sequence_length, 0.0)
+    if "nsp" in objective.coefficients and examples.one_sentence == len(examples):
+        raise UserError(
+            f"{folder}: every document is one sentence, so no segment has a true continuation; "
+            f"set objective.nsp=0, or put sentences that belong together into one document"
+        )
     host = {"host": jax.process_index(), "hosts": jax.process_count()}
     batches = TrainingBatches(examples, data, vocab_size, config.seed, train.steps, **host)
     evaluation = EvaluationBatches(held_out, data, vocab_size, **host)
-    with (folder / UNIGRAM).open("rb") as file:
-        counts = np.load(file, allow_pickle=False)
+    counts = token_counts(folder)
     unigram = unigram_loss(evaluation, counts)
     manifest = read_manifest(folder)
     print(corpus_facts(folder, manifest, examples, held_out))
@@ -91,8 +94,8 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     locked = lock(workdir)
     if begun:
         provenance.check_same_data(workdir, manifest)
-    else:
-        load_tokenizer(folder / "tokenizer").save(workdir / "tokenizer")
+    load_tokenizer(folder / "tokenizer").save(workdir / "tokenizer")
+    if not begun:
         configs.save(config, workdir)
         write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
 

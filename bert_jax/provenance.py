@@ -20,7 +20,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def check_same_data(workdir: Path, data: dict) -> None:
     """Raises UserError where the corpus is not the one that the run began with: its ids would
     mean other words."""
-    began = json.loads((workdir / DATA).read_text())
+    try:
+        began = json.loads((workdir / DATA).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{workdir / DATA}: cannot be read, so the run's corpus is not known; bring back a copy"
+        ) from error
     for name in sorted(began.keys() | data.keys()):
         if began.get(name) != data.get(name):
             raise UserError(

@@ -94,7 +94,7 @@ def test_another_config_is_refused(run, corpus):
     workdir, _ = run
     refused(
         pretrain(workdir, corpus, "--config.train.steps=12", "--config.seed=7"),
-        str(workdir), "seed=0", "another --workdir",
+        workdir.name, "seed=0", "another --workdir",
     )  # fmt: skip
 
 

@@ -52,6 +52,17 @@ def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
         )
 
 
+def token_counts(folder: epath.Path) -> np.ndarray:
+    """How often each token stands in the training split, int64 [V]."""
+    try:
+        with (folder / UNIGRAM).open("rb") as file:
+            return np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / UNIGRAM}: cannot be read; delete the folder and prepare it again"
+        ) from error
+
+
 def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, report: Report) -> dict:
     """Write the prepared folder `output`; returns its manifest.
 

@@ -120,8 +120,9 @@ def train_tokenizer(
     def guarded() -> Iterator[str]:
         try:
             yield from _bounded(sentences)
-        except BaseException as error:  # the trainer, not being Python, would lose it
+        except BaseException as error:  # the trainer, not being Python, may lose what it was
             failed.append(error)
+            raise
 
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -138,15 +139,19 @@ def train_tokenizer(
             num_threads=4,
             minloglevel=2,
         )  # fmt: skip
-    except RuntimeError as error:
+    except BaseException as error:
         if failed:
             raise failed[0] from None
+        if not isinstance(error, RuntimeError | ValueError):
+            raise
         most = re.search(r"value <= (\d+)", str(error))
-        reason = f"it gives {most[1]} at the most" if most else " ".join(str(error).split())
-        raise UserError(
-            f"model.vocab_size={vocab_size}: this corpus does not give so many pieces; {reason}: "
-            f"lower the size or bring more text"
-        ) from error
+        least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
+        reason = "the trainer says: " + " ".join(str(error).split())[:200]
+        if most:
+            reason = f"this corpus gives {most[1]} pieces at the most; lower it or bring more text"
+        elif least:
+            reason = f"the characters of this corpus alone are {least[1]} pieces; raise it"
+        raise UserError(f"model.vocab_size={vocab_size}: {reason}") from error
     if failed:
         raise failed[0]
     return SentencePieceTokenizer(model.getvalue())

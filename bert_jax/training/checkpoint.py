@@ -5,6 +5,7 @@ The only file that imports orbax.
 
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,10 +16,18 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from bert_jax.errors import UserError
+from bert_jax.training.metrics import read_metrics
 from bert_jax.training.step import TrainState
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged-checkpoints"
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether a run has left anything in the workdir that another must not go on with."""
+    folder = workdir / FOLDER
+    saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+    return saved or bool(read_metrics(workdir))
 
 
 class Checkpoints:

@@ -74,18 +74,28 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: Path) -> list[dict]:
-    """The records of metrics.jsonl; none where there is no file. A torn last line is left out."""
+    """The records of metrics.jsonl; none where there is no file. A torn last line is left out.
+
+    Raises UserError for any other line that is no record: nothing but a kill should have cut it.
+    """
     path = workdir / FILE
     if not path.exists():
         return []
     records = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = json.loads(line)
+            _ = record["step"] + 0
+            if not line.endswith(b"\n"):
+                raise ValueError("torn")
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"{path}: line {number} is not a record; bring back a copy, or delete that line"
+            ) from error
+        records.append(record)
     return records
 
 
