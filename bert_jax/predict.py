@@ -80,9 +80,8 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
                 input_ids, jnp.zeros_like(input_ids), (input_ids != PAD).astype(jnp.int32)
             )
             logits = module.heads["mlm"](hidden, positions, module.encoder.embeddings.word[...])
-            whole = jax.sharding.reshard(
-                logits, RULES.whole_logits_bkv
-            )  # top_k wants V in one piece
+            # top_k wants V in one piece.
+            whole = jax.sharding.reshard(logits, RULES.whole_logits_bkv)
             return jax.lax.top_k(jax.nn.softmax(whole), top_k)
 
         def answers(part: list[str], rows: list[list[int]]) -> Iterator[dict]:
