@@ -13,10 +13,20 @@ class CorpusConfig:
     prepared: str = ""  # a folder that prepare wrote; '' prepares `source` once, in the cache
     held_out: float = 0.1  # share of documents kept from training, by a hash of their names
     lowercase: bool = True  # BERT's uncased models
+    # Trained on the corpus: wordpiece, sentencepiece or bpe (byte-level); or the folder of a
+    # tokenizer, a workdir or a Hugging Face model, to take it as it is.
+    tokenizer: str = "wordpiece"
+    # Of a tokenizer trained here, in the order of their ids; what follows '...' comes last of all.
+    special_tokens: str = "[PAD] [UNK] [CLS] [SEP] [MASK]"
 
     def __post_init__(self):
         if not 0 < self.held_out < 1:
             raise UserError(f"corpus.held_out={self.held_out}: must be between 0 and 1")
+
+
+FORMATS = ("segment-pair", "sentence-pair", "full-sentences", "doc-sentences")
+PAIRS = ("nsp", "sop", "none")
+MASK_UNITS = ("token", "whole-word", "span", "ngram")
 
 
 @dataclass(frozen=True)
@@ -25,10 +35,19 @@ class DataConfig:
 
     sequence_length: int = 128  # A.2: 128 for 90% of the steps, then 512
     batch_size: int = 256  # A.2; sequences, over all hosts
+    format: str = "segment-pair"  # Liu et al. 2019, 4.2, has the four of FORMATS
+    # What the second of a pair is. nsp: half are random (3.1, Task #2); sop: half are swapped
+    # (Lan et al. 2020, 3.1); none: always the true continuation.
+    pairs: str = "nsp"
     max_predictions: int = 20  # K slots a row, as the released code at length 128
     mask_rate: float = 0.15  # 3.1, Task #1
+    # What is masked together: a token; a word; a span of words (Joshi et al. 2020, 3.1); up to
+    # three words (Lan et al. 2020, 4.1).
+    mask_units: str = "token"
     mask_token_share: float = 0.8  # of the chosen tokens: replaced by [MASK]
     random_token_share: float = 0.1  # replaced by a random token; the rest is kept
+    # 0: drawn anew in every epoch (Liu et al. 2019, 4.1, dynamic); k: k draws in turn (static).
+    static_copies: int = 0
     short_probability: float = 0.1  # released code: rows cut to a random shorter length
     workers: int = 0  # loader processes; 0 reads in threads of this one
 
@@ -38,8 +57,14 @@ class DataConfig:
         for name in ("batch_size", "max_predictions"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)}: must be 1 or more")
-        if self.workers < 0:
-            raise UserError(f"data.workers={self.workers}: must be 0 or more")
+        for name in ("workers", "static_copies"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name}={getattr(self, name)}: must be 0 or more")
+        for name, choices in (("format", FORMATS), ("pairs", PAIRS), ("mask_units", MASK_UNITS)):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"data.{name}={getattr(self, name)!r}: must be one of {', '.join(choices)}"
+                )
         for name in ("mask_rate", "mask_token_share", "random_token_share", "short_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"data.{name}={getattr(self, name)}: must be between 0 and 1")
