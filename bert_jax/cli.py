@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import UserError
-from bert_jax.objectives import TERMS
+from bert_jax.objectives import REPLACED_TERMS, TERMS
 
 # What a user can mend: a disk that is full, a place that cannot be written.
 _DISK = {
@@ -101,7 +101,9 @@ def _flag_error(error: Exception) -> str:
         if name == "config" and value and not os.path.exists(file := value.partition(":")[0]):
             return f"--config={value}: there is no file {file}; the configs are in configs/"
         if name.startswith("config.") and isinstance(error, AttributeError | KeyError):
-            known = list(flat(to_mapping(RunConfig(objective=dict.fromkeys(TERMS, 1.0)))))
+            known = list(
+                flat(to_mapping(RunConfig(objective=dict.fromkeys(TERMS | REPLACED_TERMS, 0.0))))
+            )
             if (field := name.removeprefix("config.")) not in known:
                 return f"--{name}: there is no such field; {nearest(field, known)}"
     if "Unknown command line flag 'config." in str(error):

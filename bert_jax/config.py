@@ -13,6 +13,7 @@ from bert_jax.data.config import CorpusConfig, DataConfig
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.models.config import EncoderConfig
+from bert_jax.objectives.rtd import GeneratorConfig
 from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optim import OptimizerConfig
 
@@ -28,6 +29,7 @@ class TrainConfig:
     steps: int = 1_000_000
     log_every: int = 100
     eval_every: int = 10_000
+    eval_examples: int = 0  # held-out examples of an evaluation, at most; 0: all
     save_every: int = 10_000
     keep: int = 3  # checkpoints, the newest
     natural_bias: bool = False  # output bias from token frequencies (Meister et al. 2023)
@@ -36,6 +38,8 @@ class TrainConfig:
         for name in ("steps", "log_every", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)}: must be 1 or more")
+        if self.eval_examples < 0:
+            raise UserError(f"train.eval_examples={self.eval_examples}: must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class RunConfig:
     seed: int = 0  # of everything random; the run is a function of it
     model: EncoderConfig = field(default_factory=EncoderConfig)
     objective: Mapping[str, float] = field(default_factory=dict)  # coefficient of each term
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -54,8 +59,13 @@ class RunConfig:
     def __post_init__(self):
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: must be from 0 to 4294967295")
-        if self.model.type_vocab_size < 2:
-            raise UserError("model.type_vocab_size=1: segment pairs need 2, for A and for B")
+        for name in ("nsp", "sop"):
+            pairs = "pair" in self.data.format and self.data.pairs
+            if self.objective.get(name) and pairs != name:
+                raise UserError(
+                    f"objective.{name} needs pairs of its kind: set data.pairs={name} and "
+                    f"data.format=segment-pair; they are {self.data.pairs} and {self.data.format}"
+                )
         if self.data.sequence_length > self.model.max_positions:
             raise UserError(
                 f"data.sequence_length={self.data.sequence_length} is longer than the "

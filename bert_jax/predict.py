@@ -3,8 +3,9 @@
   python -m bert_jax.predict fill-mask --model=runs/demo "Returns the [MASK] of the array."
   cat lines.txt | python -m bert_jax.predict fill-mask --model=runs/demo --top-k=3
 
-MODEL is a workdir of bert_jax.pretrain. The texts are arguments, or lines on stdin. Each [MASK]
-gets its likeliest tokens: {"text": ..., "masks": [[{"token": ..., "probability": ...}, ...]]}.
+MODEL is a workdir of bert_jax.pretrain or a Hugging Face folder; of a run with a generator, the
+generator fills the masks. The texts are arguments, or lines on stdin. Each [MASK] gets its
+likeliest tokens: {"text": ..., "masks": [[{"token": ..., "probability": ...}, ...]]}.
 """
 
 import argparse
@@ -12,23 +13,17 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import AxisType
 
-from bert_jax import cli, config as configs
-from bert_jax.data.tokenizers import CLS, MASK, PAD, SEP, SPECIAL, load_tokenizer
+from bert_jax import cli, pretrained
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.errors import UserError
 from bert_jax.models.sharding import RULES
-from bert_jax.objectives import build_objective
-from bert_jax.training.checkpoint import restore_parameters
-from bert_jax.training.mesh import AXES
-from bert_jax.training.step import graph, init_parameters
+from bert_jax.objectives.mlm import word_embedding
+from bert_jax.training.mesh import one_device
 
 BATCH = 32
 LENGTH_STEP = 32  # rows are padded to a multiple: one compilation a multiple
@@ -46,55 +41,58 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("task", choices=["fill-mask"])
     parser.add_argument("texts", nargs="*", metavar="TEXT")
-    parser.add_argument("--model", required=True, help="a workdir of bert_jax.pretrain")
+    parser.add_argument("--model", required=True, help="a workdir or a Hugging Face folder")
     parser.add_argument("--top-k", type=int, default=5, help="how many tokens for a [MASK]")
     arguments = parser.parse_intermixed_args()
     with cli.guarded():
         texts = [text.encode(errors="replace").decode() for text in arguments.texts]
-        for answer in fill_masks(Path(arguments.model), texts or _lines(), arguments.top_k):
+        for answer in fill_masks(arguments.model, texts or _lines(), arguments.top_k):
             print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
-def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict]:
+def fill_masks(model: str, texts: Iterable[str], top_k: int) -> Iterator[dict]:
     """The `top_k` likeliest tokens for every [MASK] of each text, in the order of the texts.
 
     Raises UserError for a text without [MASK] or longer than the model's positions.
     """
-    config = configs.load(workdir)
-    model = replace(config.model, dtype="float32")
-    objective = build_objective(config.objective, model)
-    if "mlm" not in objective.coefficients:
-        raise UserError(f"{workdir}: was not trained with the mlm term, so it cannot fill a mask")
-    if not 1 <= top_k <= config.model.vocab_size:
-        raise UserError(f"--top-k={top_k}: must be from 1 to {config.model.vocab_size}")
-    tokenizer = load_tokenizer(workdir / "tokenizer")
-    mesh = jax.make_mesh((1, 1, 1), AXES, (AxisType.Explicit,) * 3, devices=jax.devices()[:1])
+    mesh = one_device()
     with jax.set_mesh(mesh):
-        parameters, _ = restore_parameters(workdir, init_parameters(objective, model, config.seed))
-        graphdef = graph(objective, model)
+        source = pretrained.load(
+            model, "generator" if "generator" in pretrained.parts_of(model) else ""
+        )
+        source.require("mlm", "fill a mask")
+        config, tokenizer = source.config, source.tokenizer
+        vocabulary = tokenizer.vocabulary
+        if not 1 <= top_k <= config.vocab_size:
+            raise UserError(f"--top-k={top_k}: must be from 1 to {config.vocab_size}")
 
         @jax.jit
-        def likeliest(parameters, input_ids, positions):
-            module = nnx.merge(graphdef, parameters)
-            hidden = module.encoder(
-                input_ids, jnp.zeros_like(input_ids), (input_ids != PAD).astype(jnp.int32)
-            )
-            logits = module.heads["mlm"](hidden, positions, module.encoder.embeddings.word[...])
+        def likeliest(parameters, input_ids, segment_ids, positions):
+            module = source.module(parameters)
+            hidden = module.encoder(input_ids, jnp.zeros_like(input_ids), segment_ids)
+            logits = module.heads["mlm"](hidden, positions, word_embedding(module.encoder))
             # top_k wants V in one piece.
             whole = jax.sharding.reshard(logits, RULES.whole_logits_bkv)
             return jax.lax.top_k(jax.nn.softmax(whole), top_k)
 
         def answers(part: list[str], rows: list[list[int]]) -> Iterator[dict]:
-            places = [[i for i, t in enumerate(row) if t == MASK] for row in rows]
+            places = [[i for i, t in enumerate(row) if t == vocabulary.mask] for row in rows]
             length = -(-max(map(len, rows)) // LENGTH_STEP) * LENGTH_STEP
-            input_ids = np.full((BATCH, min(length, model.max_positions)), PAD, np.int32)
+            shape = (BATCH, min(length, config.max_positions))
+            input_ids, segment_ids = (
+                np.full(shape, vocabulary.pad, np.int32),
+                np.zeros(shape, np.int32),
+            )
             slots = np.zeros((BATCH, -(-max(map(len, places)) // 8) * 8), np.int32)
             for number, (row, place) in enumerate(zip(rows, places, strict=True)):
                 input_ids[number, : len(row)] = row
+                segment_ids[number, : len(row)] = 1
                 slots[number, : len(place)] = place
-            probabilities, tokens = jax.device_get(likeliest(parameters, input_ids, slots))
+            probabilities, tokens = jax.device_get(
+                likeliest(source.parameters, input_ids, segment_ids, slots)
+            )
             if not np.isfinite(probabilities).all():
-                raise UserError(f"{workdir}: its parameters are not finite: the run had diverged")
+                raise UserError(f"{model}: its parameters are not finite: the run had diverged")
             for number, (text, place) in enumerate(zip(part, places, strict=True)):
                 masks = [
                     [
@@ -110,8 +108,8 @@ def fill_masks(workdir: Path, texts: Iterable[str], top_k: int) -> Iterator[dict
             rows: list[list[int]] = []
             wrong = None
             for text in batch:
-                row = [CLS, *tokenizer.encode_prompt(text), SEP]
-                if wrong := _wrong(text, row, model.max_positions):
+                row = [vocabulary.cls, *tokenizer.encode_prompt(text), vocabulary.sep]
+                if wrong := _wrong(text, row, vocabulary, config.max_positions):
                     break
                 part.append(text)
                 rows.append(row)
@@ -128,10 +126,12 @@ def _lines() -> Iterator[str]:
             yield text
 
 
-def _wrong(text: str, row: list[int], positions: int) -> UserError | None:
+def _wrong(text: str, row: list[int], vocabulary: Vocabulary, positions: int) -> UserError | None:
     shown = text if len(text) <= 60 else text[:57] + "..."
-    if MASK not in row:
-        return UserError(f"{shown!r}: has no {SPECIAL[MASK]}; type it where a word is to be filled")
+    if vocabulary.mask not in row:
+        return UserError(
+            f"{shown!r}: has no {vocabulary.mask_token}; type it where a word is to be filled"
+        )
     if len(row) > positions:
         return UserError(
             f"{shown!r}: is {len(row)} tokens long and the model has {positions} positions; "

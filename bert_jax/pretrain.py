@@ -6,6 +6,7 @@ Any field of the config can be set, and one that does not exist is refused:
 
   --config.train.steps=1000 --config.data.batch_size=64 --config.corpus.source=my-text.txt
 
+A model can begin from another's parameters: --init=MODEL, a workdir or a Hugging Face folder.
 Without a corpus of your own it reads the documentation installed with Python. The same command
 again goes on where the last one stopped, to the same numbers. The workdir then holds
 config.json, data.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/,
@@ -21,9 +22,9 @@ import jax.numpy as jnp
 from absl import flags
 from jax.sharding import Mesh
 
-from bert_jax import cli, config as configs, progress, provenance
+from bert_jax import cli, config as configs, pretrained, progress, provenance, summary
 from bert_jax.config import RunConfig
-from bert_jax.data.examples import SegmentPairs
+from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import EvaluationBatches, TrainingBatches, read
 from bert_jax.data.prepare import cached, token_counts
 from bert_jax.data.records import Rows, read_manifest
@@ -37,32 +38,34 @@ from bert_jax.training.checkpoint import Checkpoints, has_begun
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
 from bert_jax.training.feed import Feed
-from bert_jax.training.flops import train_flops
+from bert_jax.training.flops import Pass, train_flops
 from bert_jax.training.mesh import build_mesh
-from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, Rates, read_metrics
+from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, Rates
 from bert_jax.training.optim import build_optimizer
 from bert_jax.training.step import init_state, make_eval_step, make_train_step
 
 cli.define_config()
 flags.DEFINE_string("workdir", "", "where the run is kept; the same folder again goes on with it")
+flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from")
 
 
 def main() -> None:
     config, workdir = cli.run_config(), Path(cli.required("workdir"))
     mesh = build_mesh(config.mesh, config.data.batch_size)
     with jax.set_mesh(mesh):
-        pretrain(config, workdir, mesh)
-    print(summary(config, workdir))
+        pretrain(config, workdir, mesh, flags.FLAGS.init)
+    print(summary.held_out(config.seed, workdir))
     print(f"curve: {draw_curve(workdir, workdir.name)}")
 
 
-def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
-    """Train to config.train.steps, from the workdir's newest checkpoint if it has one."""
+def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> None:
+    """Train to config.train.steps, from the workdir's newest checkpoint if it has one, else from
+    the parameters of the MODEL `init` if one is named."""
     # What is learned, and how. Built first: a wrong field is told before any work is done.
     train, vocab_size = config.train, config.model.vocab_size
-    objective = build_objective(config.objective, config.model)
-    tx = build_optimizer(config.optimizer, train.steps)
-    if train.natural_bias and "mlm" not in objective.coefficients:
+    objective = build_objective(config.objective, config.model, config.generator)
+    tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
+    if train.natural_bias and not config.objective.get("mlm"):
         raise UserError("train.natural_bias=true needs the mlm term: set objective.mlm=1")
     begun = has_begun(workdir)
     if begun:
@@ -74,38 +77,43 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     with progress.preparing() as report:
         folder = cached(config.corpus, vocab_size, report)
     data = config.data
-    examples = SegmentPairs(Rows(folder, "train"), data.sequence_length, data.short_probability)
-    held_out = SegmentPairs(Rows(folder, "held_out"), data.sequence_length, 0.0)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    words, types = tokenizer.vocabulary, config.model.type_vocab_size
+    examples = build_examples(Rows(folder, "train"), words, data, types)
+    held_out = build_examples(Rows(folder, "held_out"), words, data, types, short_probability=0.0)
     if "nsp" in objective.coefficients and examples.one_sentence == len(examples):
         raise UserError(
             f"{folder}: every document is one sentence, so no segment has a true continuation; "
             f"set objective.nsp=0, or put sentences that belong together into one document"
         )
     host = {"host": jax.process_index(), "hosts": jax.process_count()}
-    batches = TrainingBatches(examples, data, vocab_size, config.seed, train.steps, **host)
-    evaluation = EvaluationBatches(held_out, data, vocab_size, **host)
+    batches = TrainingBatches(examples, data, words, config.seed, train.steps, **host)
+    evaluation = EvaluationBatches(held_out, data, words, train.eval_examples, **host)
     counts = token_counts(folder)
     unigram = unigram_loss(evaluation, counts)
     manifest = read_manifest(folder)
-    print(corpus_facts(folder, manifest, examples, held_out))
+    print(summary.corpus(folder, manifest, examples, held_out))
 
     # Workdir: what it holds is enough to use the model; to go on, the same corpus is needed too.
     workdir.mkdir(parents=True, exist_ok=True)
     locked = lock(workdir)
     if begun:
         provenance.check_same_data(workdir, manifest)
-    load_tokenizer(folder / "tokenizer").save(workdir / "tokenizer")
+    tokenizer.save(workdir / "tokenizer")
     if not begun:
         configs.save(config, workdir)
         write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
 
-    # State: from the newest checkpoint that can be read, else new.
+    # State: from the newest checkpoint that can be read, else from `init`, else new.
     checkpoints = Checkpoints(workdir, train.keep)
     state = init_state(objective, config.model, tx, config.seed)
     if train.natural_bias:
         frequencies = jnp.asarray(counts, jnp.float32)
         state = replace(state, parameters=with_natural_bias(state.parameters, frequencies))
     restored, notes = checkpoints.restore_newest(state)
+    if init and not restored:
+        source = pretrained.load(init)
+        notes += pretrained.begin(source, objective, config.model, state.parameters)
     state = restored or state
     start = int(state.step)
     for note in notes + checkpoints.set_aside_after(start):
@@ -118,7 +126,8 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     train_step = make_train_step(objective, config.model, tx, config.seed)
     eval_step = make_eval_step(objective, config.model)
     feed = Feed(read(batches, start, data.workers), objective.fields, mesh)
-    row_flops = train_flops(config.model, data.sequence_length, data.max_predictions)
+    passes = objective.passes(config.model, data.sequence_length, data.max_predictions)
+    row_flops = train_flops([Pass(*one) for one in passes], data.sequence_length)
     rates = Rates(row_flops * data.batch_size)
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
 
@@ -144,8 +153,8 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
                 lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
             if due(train.eval_every):
                 feed_held_out = Feed(read(evaluation), objective.fields, mesh)
-                scores = evaluate(eval_step, objective, state.parameters, feed_held_out)
-                lagged.hold(step, scores | {"eval_unigram_loss": unigram})
+                scores, tallies = evaluate(eval_step, objective, state.parameters, feed_held_out)
+                lagged.hold(step, scores | summary.baselines(unigram, tallies, counts))
             if due(train.save_every):
                 lagged.write()
                 writer.sync()
@@ -155,38 +164,6 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     checkpoints.close()
     writer.close()
     locked.close()
-
-
-def corpus_facts(
-    folder: object, manifest: dict, examples: SegmentPairs, held_out: SegmentPairs
-) -> str:
-    splits = manifest["splits"]
-    documents = sum(split["documents"] for split in splits.values())
-    return (
-        f"corpus: {manifest['characters'] / 1e6:.2f} MB in {documents} documents ({folder})\n"
-        f"  train: {splits['train']['tokens']} tokens, {len(examples)} examples "
-        f"({examples.one_sentence} of one sentence)\n"
-        f"  held out: {splits['held_out']['tokens']} tokens, {len(held_out)} examples "
-        f"({held_out.one_sentence} of one sentence)"
-    )
-
-
-def summary(config: RunConfig, workdir: Path) -> str:
-    """The last held-out scores, in sentences."""
-    last = read_metrics(workdir)[-1]
-    lines = [f"held out after {last['step']} steps, seed {config.seed}:"]
-    if "eval_mlm_loss" in last:
-        loss, unigram = last["eval_mlm_loss"], last["eval_unigram_loss"]
-        lines.append(
-            f"  MLM loss {loss:.4f} nats on {last['eval_mlm_weight']:.0f} masked tokens; "
-            f"{unigram - loss:.4f} under the unigram model's {unigram:.4f}"
-        )
-    if "eval_nsp_loss" in last:
-        lines.append(
-            f"  NSP accuracy {last['eval_nsp_accuracy']:.4f} on {last['eval_nsp_weight']:.0f} "
-            f"pairs, lower 95% bound {last['eval_nsp_accuracy_lower95']:.4f}; chance 0.5"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

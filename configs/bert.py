@@ -7,9 +7,11 @@ config is the first of the two.
 
   python -m bert_jax.pretrain --config=configs/bert.py:base --workdir=runs/bert-base
 
-Presets: base and large are the paper's; tiny, mini, small and medium are those of Turc et al.
-2019. Parameters, encoder with pooler: tiny 4,385,920, mini 11,170,560, small 28,763,648, medium
-41,373,184, base 109,482,240, large 335,141,888.
+Presets: base and large are the paper's, uncased, base-cased and large-cased the released cased
+ones, multilingual the released one over 104 languages; tiny, mini, small and medium are those of
+Turc et al. 2019. Parameters, encoder with pooler: tiny 4,385,920, mini 11,170,560, small
+28,763,648, medium 41,373,184, base 109,482,240 (cased 108,310,272), large 335,141,888 (cased
+333,579,264), multilingual 177,853,440.
 """
 
 from ml_collections import ConfigDict
@@ -26,6 +28,10 @@ def _size(layers: int, hidden: int) -> dict[str, int]:
     }
 
 
+def _cased(vocab_size: int) -> dict[str, int | bool]:
+    return {"model.vocab_size": vocab_size, "corpus.lowercase": False}
+
+
 PRESETS = {
     "tiny": _size(2, 128),
     "mini": _size(4, 256),
@@ -33,6 +39,9 @@ PRESETS = {
     "medium": _size(8, 512),
     "base": _size(12, 768),
     "large": _size(24, 1024),
+    "base-cased": _cased(28996),
+    "large-cased": _size(24, 1024) | _cased(28996),
+    "multilingual": _cased(119547),
 }
 
 
@@ -41,10 +50,13 @@ def get_config(name: str = "base") -> ConfigDict:
     config.model = dict(
         vocab_size=30522,
         hidden_size=768,
+        embedding_size=0,
         num_layers=12,
+        share="none",
         num_heads=12,
         intermediate_size=3072,
         max_positions=512,
+        position_offset=0,
         type_vocab_size=2,
         activation="gelu",
         hidden_dropout=0.1,
@@ -57,18 +69,24 @@ def get_config(name: str = "base") -> ConfigDict:
         scan_layers=True,
         remat="none",
     )
-    config.objective = dict(mlm=1.0, nsp=1.0)
+    config.objective.mlm = 1.0
+    config.objective.nsp = 1.0
     config.data = dict(
         sequence_length=128,
         batch_size=256,
+        format="segment-pair",
+        pairs="nsp",
         max_predictions=20,
         mask_rate=0.15,
+        mask_units="token",
         mask_token_share=0.8,
         random_token_share=0.1,
+        static_copies=0,
         short_probability=0.1,
         workers=0,
     )
     config.optimizer = dict(
+        name="adamw",
         learning_rate=1e-4,
         warmup_steps=10_000,
         beta1=0.9,
@@ -82,6 +100,7 @@ def get_config(name: str = "base") -> ConfigDict:
         steps=1_000_000,
         log_every=100,
         eval_every=10_000,
+        eval_examples=100_000,
         save_every=10_000,
         keep=3,
         natural_bias=False,

@@ -8,10 +8,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from bert_jax.data.config import CorpusConfig, DataConfig
-from bert_jax.data.examples import SegmentPairs
+from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import TrainingBatches
 from bert_jax.data.prepare import prepare as prepare_corpus
 from bert_jax.data.records import Rows
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.sharding import RULES
 from bert_jax.objectives import SumOfTerms, build_objective
@@ -54,6 +55,7 @@ OVERRIDES = [
     "--config.data.batch_size=8",
     "--config.data.max_predictions=6",
     "--config.corpus.held_out=0.3",
+    "--config.corpus.tokenizer=sentencepiece",
     "--config.train.log_every=1",
     "--config.optimizer.warmup_steps=2",
 ]
@@ -85,7 +87,7 @@ def write_text(path: Path, documents: int = 24, length: int = 12) -> Path:
 
 def prepare(folder: Path) -> Corpus:
     text = write_text(folder / "text.txt")
-    config = CorpusConfig(source=str(text), held_out=0.3)
+    config = CorpusConfig(source=str(text), held_out=0.3, tokenizer="sentencepiece")
     prepare_corpus(config, VOCAB, folder / "prepared", lambda what, documents: None)
     return Corpus(text, folder / "prepared")
 
@@ -94,9 +96,18 @@ def bert(model: EncoderConfig = MODEL) -> SumOfTerms:
     return build_objective({"mlm": 1.0, "nsp": 1.0}, model)
 
 
+def vocabulary(size: int = VOCAB, continuing: int = 3) -> Vocabulary:
+    """Special tokens 0 to 4; of the other ids every third (or `continuing`th) goes on with the
+    word before it."""
+    ids = np.arange(size)
+    names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    one_class = np.zeros(size, int)
+    return Vocabulary(names, 0, 1, 2, 3, 4, ids % continuing == 0, one_class, one_class)
+
+
 def batches(corpus: Corpus, data: DataConfig = DATA, seed: int = 0, **hosts) -> TrainingBatches:
-    examples = SegmentPairs(Rows(corpus.folder, "train"), data.sequence_length, 0.1)
-    return TrainingBatches(examples, data, VOCAB, seed, steps=1000, **hosts)
+    examples = build_examples(Rows(corpus.folder, "train"), vocabulary(), data)
+    return TrainingBatches(examples, data, vocabulary(), seed, steps=1000, **hosts)
 
 
 def random_batch(model: EncoderConfig = MODEL, rows: int = 8, length: int = 32, slots: int = 6):
@@ -115,6 +126,8 @@ def random_batch(model: EncoderConfig = MODEL, rows: int = 8, length: int = 32, 
         "mlm_overflow": np.zeros(rows),
         "nsp_labels": rng.integers(0, 2, rows),
         "nsp_weights": np.ones(rows),
+        "sop_labels": rng.integers(0, 2, rows),
+        "sop_weights": np.ones(rows),
     }
     return {
         name: value.astype(np.float32 if name.endswith("weights") else np.int32)

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     MASK_POSITION = auto()
     MASK_KIND = auto()
     MASK_TOKEN = auto()
+    SWAP = auto()
+    MASK_LENGTH = auto()
 
 
 def key(*parts: int | np.ndarray) -> Keys:

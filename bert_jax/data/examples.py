@@ -1,89 +1,108 @@
-"""Rows to examples: segment pairs, cut and paired at load time.
+"""Rows to examples: cut once, laid out at load time.
 
-An example is a span of whole sentences of one row, long enough to fill the sequence. What is
-done with it in an epoch (where A ends, whether B is random, how it is shortened) is drawn from
-the example's key, so every epoch sees other pairs and no order of asking changes them.
+What is done with an example in an epoch (where A ends, which B it gets, how it is shortened) is
+drawn from the example's key, so every epoch sees other pairs and no order of asking changes them.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Bool, Int, UInt64
 
+from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, bits, integers, key, uniform
-from bert_jax.data.records import Index, Rows
-from bert_jax.data.tokenizers import CLS, PAD, SEP
+from bert_jax.data.records import Rows
+from bert_jax.data.spans import Text, count_out, cut_sentence_pairs, cut_spans, cut_stretches
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.errors import UserError
 
-OVERHEAD = 3  # [CLS] and two [SEP]
+
+@runtime_checkable
+class Examples(Protocol):
+    """Examples of a split, by number."""
+
+    labels: str | None  # of pairs: 'nsp' or 'sop', as the batches' fields begin
+    one_sentence: int  # how many examples are a single sentence (or a part of one)
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> dict[str, np.ndarray]:
+        """The numbered examples as drawn under their keys: input_ids, token_type_ids, and
+        segment_ids (1 on tokens, 0 on padding), int32 [B, S]; with labels also {labels}_labels
+        int32 [B] and {labels}_weights float32 [B]."""
 
 
-@dataclass(frozen=True)
-class Spans:
-    """One entry an example: its row, and its first and last-plus-one sentence in the index."""
+def build_examples(
+    rows: Rows,
+    vocabulary: Vocabulary,
+    config: DataConfig,
+    types: int = 2,
+    short_probability: float | None = None,
+) -> Examples:
+    """The rows in the format of `config`. With one token type all token_type_ids are 0.
 
-    rows: Int[np.ndarray, "examples"]
-    starts: Int[np.ndarray, "examples"]
-    ends: Int[np.ndarray, "examples"]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def cut_spans(index: Index, tokens: int) -> Spans:
-    """Cut every row into spans of at least two sentences and about `tokens` tokens: sentences
-    are added until both are reached, as in BERT's released code. What is left at a row's end is
-    a shorter span, or joins the one before where it is a single sentence."""
-    rows: list[int] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    lengths = index.sentence_lengths.tolist()
-    for row in range(len(index.row_ends)):
-        sentences = index.sentences(row)
-        start, size, first = int(sentences.start), 0, len(rows)
-        for sentence in range(sentences.start, sentences.stop):
-            size += lengths[sentence]
-            if size >= tokens and sentence - start >= 1:
-                rows.append(row)
-                starts.append(start)
-                ends.append(sentence + 1)
-                start, size = sentence + 1, 0
-        if start == sentences.stop:
-            continue
-        if sentences.stop - start == 1 and len(rows) > first:
-            ends[-1] = int(sentences.stop)
-        else:
-            rows.append(row)
-            starts.append(start)
-            ends.append(int(sentences.stop))
-    return Spans(np.asarray(rows), np.asarray(starts), np.asarray(ends))
+    `short_probability` replaces that of `config`; it is for pairs alone. Raises UserError where
+    the split has too little for the format.
+    """
+    if len(rows) == 0:
+        raise UserError(
+            f"{rows.folder}: the {rows.split} split is empty; put a blank line between documents, "
+            f"or change corpus.held_out"
+        )
+    if config.format in ("full-sentences", "doc-sentences"):
+        return SentenceStretches(rows, vocabulary, config)
+    short = config.short_probability if short_probability is None else short_probability
+    return SentencePairs(rows, vocabulary, config, types, short)
 
 
-class SegmentPairs:
-    """[CLS] A [SEP] B [SEP] (Devlin et al. 2018, 3.1 and A.2); half of the Bs are random.
+class Ranges(NamedTuple):
+    """Tokens of a split, for each row of a batch."""
 
-    A random B comes from another document and is built of whole sentences until it is as long
-    as the true B, so that its length gives nothing away. A row of a single sentence has no true
-    B and always gets a random one: `one_sentence` counts them.
+    starts: Int[np.ndarray, "B"]
+    sizes: Int[np.ndarray, "B"]
+
+    def where(self, mine: Bool[np.ndarray, "B"], others: "Ranges") -> "Ranges":
+        """These where `mine`, else the others."""
+        return Ranges(*(np.where(mine, a, b) for a, b in zip(self, others, strict=True)))
+
+
+class SentencePairs:
+    """[CLS] A [SEP] B [SEP], of two sentences each one long (sentence-pair) or of as many as
+    fill the sequence, A ending after a random one (segment-pair).
+
+    What B is, by `pairs`. 'nsp' (Devlin et al. 2018, 3.1 and A.2): in half of the rows a random
+    segment of another document, built of whole sentences until it is as long as the true B, so
+    that its length gives nothing away; where the row is a single sentence, always. 'sop' (Lan et
+    al. 2020, 3.1): in half of the rows A and B are swapped, before any length is fitted. 'none':
+    what follows A. In the last two a single sentence is cut inside, at a random place, and one
+    of a single token has no B: [CLS] A [SEP], of weight 0.
     """
 
-    def __init__(self, rows: Rows, sequence_length: int, short_probability: float):
-        self._rows, self._index = rows, rows.index
-        self._length, self._short_probability = sequence_length, short_probability
-        self._spans = cut_spans(self._index, sequence_length - OVERHEAD)
-        lengths = self._index.sentence_lengths
-        # Where each sentence begins, in tokens from the first of the split.
-        self._offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        self._row_ends = self._index.row_ends
-        self._row_starts = np.concatenate([[0], self._row_ends[:-1]])
-        documents = self._index.documents[self._spans.rows]
-        if len(self._spans) == 0 or (documents == documents[0]).all():
+    def __init__(
+        self, rows: Rows, vocabulary: Vocabulary, config: DataConfig, types: int,
+        short_probability: float,
+    ):  # fmt: skip
+        self._text, self._index = Text(rows), rows.index
+        self._vocabulary, self._types = vocabulary, types
+        self._length, self._short_probability = config.sequence_length, short_probability
+        self._room = config.sequence_length - 3  # [CLS] and two [SEP]
+        self._single = config.format == "sentence-pair"
+        self._spans = (
+            cut_sentence_pairs(rows.index) if self._single else cut_spans(rows.index, self._room)
+        )
+        choices = {"nsp": self._next_sentence, "sop": self._sentence_order, "none": _as_it_is}
+        self._pair = choices[config.pairs]
+        self._cut_inside = config.pairs != "nsp"
+        self.labels = None if config.pairs == "none" else config.pairs
+        self.one_sentence = self._spans.one_sentence
+        if config.pairs == "nsp" and (rows.index.documents == rows.index.documents[0]).all():
             raise UserError(
                 f"{rows.folder}: the {rows.split} split has fewer than two documents, and a "
                 f"random segment comes from another one; put a blank line between documents, or "
                 f"change corpus.held_out"
             )
-        self.one_sentence = int(np.sum(self._spans.ends - self._spans.starts == 1))
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -91,55 +110,69 @@ class SegmentPairs:
     def batch(
         self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
     ) -> dict[str, np.ndarray]:
-        """The numbered examples as drawn under their keys.
-
-        input_ids, token_type_ids (0 in [CLS] A [SEP], 1 in B [SEP]), segment_ids (1 on tokens,
-        0 on padding), int32 [B, S]; nsp_labels int32 [B], 1 for a random B.
-        """
+        """As Examples; token_type_ids are 0 in [CLS] A [SEP] and 1 in B [SEP]. nsp_labels: 1
+        for a random B. sop_labels: 1 for swapped segments."""
         starts, ends = self._spans.starts[examples], self._spans.ends[examples]
         rooms, ends = self._shorten(starts, ends, keys)
-        counts = ends - starts
-        cut = 1 + integers(key(keys, Purpose.SPLIT), np.maximum(counts - 1, 1))
-        splits = np.where(counts > 1, starts + cut, ends)
-        is_random = (counts == 1) | (uniform(key(keys, Purpose.RANDOM_NEXT)) < 0.5)
+        a, b, labels = self._pair(keys, *self._split(starts, ends, keys), rooms, examples)
 
-        rows = self._spans.rows[examples]
-        a_sizes = self._offsets[splits] - self._offsets[starts]
-        true_sizes = self._offsets[ends] - self._offsets[splits]
-        wanted = np.where(counts > 1, true_sizes, np.maximum(rooms - a_sizes, 1))
-        other_rows, other_starts, other_ends = self._other_documents(rows, wanted, keys)
-        b_rows = np.where(is_random, other_rows, rows)
-        b_starts = np.where(is_random, other_starts, splits)
-        b_ends = np.where(is_random, other_ends, ends)
-        b_sizes = self._offsets[b_ends] - self._offsets[b_starts]
-
-        a_keep, b_keep = _shares(a_sizes, b_sizes, rooms)
+        a_keep, b_keep = _shares(a.sizes, b.sizes, rooms)
         draw = key(keys, Purpose.TRUNCATE)
-        a_first = self._places(rows, starts) + _front(a_sizes - a_keep, key(draw, 0))
-        b_first = self._places(b_rows, b_starts) + _front(b_sizes - b_keep, key(draw, 1))
-        tokens = self._rows.read(np.concatenate([rows, b_rows]))
-        a = [t[i : i + n] for t, i, n in zip(tokens, a_first, a_keep, strict=False)]
-        b = [t[i : i + n] for t, i, n in zip(tokens[len(rows) :], b_first, b_keep, strict=True)]
-        return _layout(a, b, self._length) | {"nsp_labels": is_random.astype(np.int32)}
+        a_starts = a.starts + _front(a.sizes - a_keep, key(draw, 0))
+        b_starts = b.starts + _front(b.sizes - b_keep, key(draw, 1))
+        tokens = self._text.read(
+            np.stack([a_starts, b_starts], axis=1).ravel(),
+            np.stack([a_keep, b_keep], axis=1).ravel(),
+        )
+        middles = a_keep + 1
+        lasts = middles + np.where(b_keep > 0, b_keep + 1, 0)
+        separators = np.arange(len(examples)), middles
+        laid = _lay_out(tokens, lasts, separators, self._length, self._vocabulary)
+        if self._types > 1:
+            after = np.arange(self._length) > middles[:, None]
+            laid["token_type_ids"] = after * laid["segment_ids"]
+        return laid | labels
 
     def _shorten(
         self, starts: np.ndarray, ends: np.ndarray, keys: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Room for tokens in each row, and where its span then ends: some rows, by a draw, are
         shortened to about as many tokens, two sentences at the least."""
-        draw = key(keys, Purpose.SHORT)
-        full = self._length - OVERHEAD
+        draw, offsets = key(keys, Purpose.SHORT), self._text.offsets
         short = uniform(draw) < self._short_probability
-        rooms = np.where(short, 2 + integers(draw, full - 1, counter=1), full)
-        reached = np.searchsorted(self._offsets, self._offsets[starts] + rooms)
+        rooms = np.where(short, 2 + integers(draw, self._room - 1, counter=1), self._room)
+        reached = np.searchsorted(offsets, offsets[starts] + rooms)
         return rooms, np.where(short, np.minimum(ends, np.maximum(reached, starts + 2)), ends)
 
-    def _other_documents(
-        self, rows: np.ndarray, wanted: np.ndarray, keys: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each row a row of another document, and sentences of it from a random one on that
-        reach `wanted` tokens, if the row has them."""
-        draw = key(keys, Purpose.OTHER_DOCUMENT)
+    def _split(
+        self, starts: np.ndarray, ends: np.ndarray, keys: np.ndarray
+    ) -> tuple[Ranges, Ranges]:
+        """A and the true B: cut after a sentence. A single one is cut inside or, where a random
+        B will come, is A as a whole."""
+        draw, offsets = key(keys, Purpose.SPLIT), self._text.offsets
+        first, end = offsets[starts], offsets[ends]
+        middle = offsets[starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))]
+        if self._cut_inside:
+            inside = first + 1 + integers(draw, np.maximum(end - first - 1, 1))
+            middle = np.where(ends - starts == 1, inside, middle)
+        return Ranges(first, middle - first), Ranges(middle, end - middle)
+
+    def _next_sentence(
+        self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, examples: np.ndarray
+    ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
+        alone = b.sizes == 0
+        is_random = alone | (uniform(key(keys, Purpose.RANDOM_NEXT)) < 0.5)
+        wanted = np.where(alone, np.maximum(rooms - a.sizes, 1), b.sizes)
+        if self._single:
+            wanted = np.ones_like(wanted)  # the sentence that the first token is of
+        b = self._other_documents(self._spans.rows[examples], wanted, keys).where(is_random, b)
+        weights = np.ones(len(keys), np.float32)
+        return a, b, {"nsp_labels": is_random.astype(np.int32), "nsp_weights": weights}
+
+    def _other_documents(self, rows: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> Ranges:
+        """For each row sentences of another document, from a random one on, that reach `wanted`
+        tokens, if their row has them."""
+        draw, offsets = key(keys, Purpose.OTHER_DOCUMENT), self._text.offsets
         documents = self._index.documents
         others = integers(draw, len(self._spans))
         attempt = 0
@@ -148,13 +181,85 @@ class SegmentPairs:
             others = np.where(same, integers(draw, len(self._spans), counter=attempt), others)
         starts = self._spans.starts[others]
         starts = starts + integers(key(draw, others), self._spans.ends[others] - starts)
-        reached = np.searchsorted(self._offsets, self._offsets[starts] + wanted)
-        other_rows = self._spans.rows[others]
-        return other_rows, starts, np.minimum(reached, self._row_ends[other_rows])
+        reached = np.searchsorted(offsets, offsets[starts] + wanted)
+        ends = np.minimum(reached, self._index.row_ends[self._spans.rows[others]])
+        return Ranges(offsets[starts], offsets[ends] - offsets[starts])
 
-    def _places(self, rows: np.ndarray, sentences: np.ndarray) -> np.ndarray:
-        """Where a sentence begins, in tokens from the first of its row."""
-        return self._offsets[sentences] - self._offsets[self._row_starts[rows]]
+    def _sentence_order(
+        self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, examples: np.ndarray
+    ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
+        paired = b.sizes > 0
+        swapped = paired & (uniform(key(keys, Purpose.SWAP)) < 0.5)
+        labels = {"sop_labels": swapped.astype(np.int32), "sop_weights": paired.astype(np.float32)}
+        return b.where(swapped, a), a.where(swapped, b), labels
+
+
+class SentenceStretches:
+    """[CLS] sentences [SEP], as many as fit one after the other (Liu et al. 2019, 4.2).
+
+    full-sentences goes on over the end of a document, which an extra [SEP] marks; doc-sentences
+    ends there, which leaves padding: batches keep their number of rows, where the paper's grow.
+    A sentence too long for a row is cut; every token of the split is in one example. Nothing is
+    drawn, and no row is shortened: short rows are for pairs.
+    """
+
+    labels: str | None = None
+
+    def __init__(self, rows: Rows, vocabulary: Vocabulary, config: DataConfig):
+        self._text, self._vocabulary = Text(rows), vocabulary
+        self._length = config.sequence_length
+        self._stretches = cut_stretches(
+            rows.index, self._length - 2, cross=config.format == "full-sentences"
+        )
+        self.cut_sentences = self._stretches.cut_sentences
+        self.one_sentence = self._stretches.one_sentence
+
+    def __len__(self) -> int:
+        return len(self._stretches)
+
+    def batch(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> dict[str, np.ndarray]:
+        """As Examples; one segment, whose token_type_ids are 0."""
+        starts, ends = self._stretches.starts[examples], self._stretches.ends[examples]
+        borders = self._stretches.borders
+        first = np.searchsorted(borders, starts, side="right")
+        counts = np.searchsorted(borders, ends, side="left") - first
+        owner, number = count_out(counts)
+        # A border's place: after [CLS], the tokens before it, and the separators before it.
+        separators = owner, 1 + borders[first[owner] + number] - starts[owner] + number
+        tokens = self._text.read(starts, ends - starts)
+        lasts = 1 + ends - starts + counts
+        return _lay_out(tokens, lasts, separators, self._length, self._vocabulary)
+
+
+def _lay_out(
+    tokens: np.ndarray,
+    lasts: Int[np.ndarray, "B"],
+    separators: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]],
+    sequence_length: int,
+    vocabulary: Vocabulary,
+) -> dict[str, np.ndarray]:
+    """[CLS] in front of each row, [SEP] at the end, `lasts`, and at the (rows, places) of
+    `separators`, and between them the tokens, in order; all token types 0."""
+    places = np.arange(sequence_length)
+    real = places <= lasts[:, None]
+    inner = places < lasts[:, None]
+    inner[:, 0] = inner[separators] = False
+    input_ids = np.where(real, np.int32(vocabulary.sep), np.int32(vocabulary.pad))
+    input_ids[inner] = tokens
+    input_ids[:, 0] = vocabulary.cls
+    return {
+        "input_ids": input_ids,
+        "token_type_ids": np.zeros_like(input_ids),
+        "segment_ids": real.astype(np.int32),
+    }
+
+
+def _as_it_is(
+    keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, examples: np.ndarray
+) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
+    return a, b, {}
 
 
 def _shares(
@@ -168,25 +273,6 @@ def _shares(
 
 def _front(excess: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]) -> np.ndarray:
     """How many of the tokens to drop are dropped in front: a coin for each (released code)."""
-    counter = np.arange(excess.max(initial=0))
-    coins = bits(keys[:, None], counter) & np.uint64(1)
-    return np.sum(coins.astype(np.int64) * (counter < excess[:, None]), axis=1)
-
-
-def _layout(
-    a: list[np.ndarray], b: list[np.ndarray], sequence_length: int
-) -> dict[str, np.ndarray]:
-    shape = (len(a), sequence_length)
-    input_ids = np.full(shape, PAD, np.int32)
-    token_type_ids, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for row, (first, second) in enumerate(zip(a, b, strict=True)):
-        middle = len(first) + 2
-        end = middle + len(second) + 1
-        input_ids[row, 0] = CLS
-        input_ids[row, 1 : middle - 1] = first
-        input_ids[row, middle - 1] = SEP
-        input_ids[row, middle : end - 1] = second
-        input_ids[row, end - 1] = SEP
-        token_type_ids[row, middle:end] = 1
-        segment_ids[row, :end] = 1
-    return {"input_ids": input_ids, "token_type_ids": token_type_ids, "segment_ids": segment_ids}
+    owner, counter = count_out(excess)
+    coins = bits(keys[owner], counter) & np.uint64(1)
+    return np.bincount(owner[coins > 0], minlength=len(excess))

@@ -1,6 +1,7 @@
 """Global batch s as a pure function of (seed, s), read ahead by grain."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grain
 import numpy as np
@@ -8,8 +9,9 @@ from absl import flags
 
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, key, permute
-from bert_jax.data.examples import SegmentPairs
+from bert_jax.data.examples import Examples
 from bert_jax.data.masking import mask_tokens
+from bert_jax.data.vocabulary import Vocabulary
 
 HostBatch = dict[str, np.ndarray]
 
@@ -19,14 +21,15 @@ class TrainingBatches:
 
     Example number s·batch + row falls into an epoch; a permutation keyed by the epoch says
     which example it is. Hosts take equal slices of the same global batch, so their number
-    changes nothing but who reads what.
+    changes nothing but who reads what. With static_copies=k an epoch draws as the one k before
+    it did, in an order of its own (Liu et al. 2019, 4.1).
     """
 
     def __init__(
-        self, examples: SegmentPairs, config: DataConfig, vocab_size: int, seed: int, steps: int,
-        host: int = 0, hosts: int = 1,
+        self, examples: Examples, config: DataConfig, vocabulary: Vocabulary, seed: int,
+        steps: int, host: int = 0, hosts: int = 1,
     ):  # fmt: skip
-        self._examples, self._config, self._vocab_size = examples, config, vocab_size
+        self._examples, self._config, self._vocabulary = examples, config, vocabulary
         self._seed, self._steps = seed, steps
         share = config.batch_size // hosts
         self._rows = np.arange(host * share, (host + 1) * share)
@@ -39,60 +42,74 @@ class TrainingBatches:
         epochs, places = np.divmod(number, len(self._examples))
         order = key(self._seed, Purpose.ORDER, epochs)
         examples = permute(places, len(self._examples), order)
+        copies = epochs % self._config.static_copies if self._config.static_copies else epochs
         batch = form_batch(
-            self._examples, examples, key(self._seed, epochs, examples), self._config,
-            self._vocab_size,
+            self._examples, examples, key(self._seed, copies, examples), self._config,
+            self._vocabulary,
         )  # fmt: skip
         return batch | {"rows": self._rows.astype(np.int32)}
 
 
 class EvaluationBatches:
     """Every held-out example once, in order, under one fixed masking: whatever the training
-    masks, 15% at 80/10/10, and whatever its seed. Rows that fill the last batch weigh 0."""
+    masks, 15% of single tokens at 80/10/10, and whatever its seed. Of a split too large for
+    that, `limit` examples of a fixed random order (0: all).
+
+    `rows` numbers the examples through all batches, so that what is drawn by row differs from
+    batch to batch. Rows that fill the last batch weigh 0.
+    """
 
     SEED = 0
     RATE, MASK_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 
     def __init__(
-        self, examples: SegmentPairs, config: DataConfig, vocab_size: int,
+        self, examples: Examples, config: DataConfig, vocabulary: Vocabulary, limit: int = 0,
         host: int = 0, hosts: int = 1,
     ):  # fmt: skip
-        # Slots for every choice, whatever the training has: nothing may overflow here.
-        slots = int(np.ceil(self.RATE * config.sequence_length))
-        self._config = DataConfig(
-            config.sequence_length, config.batch_size, slots, self.RATE, self.MASK_SHARE,
-            self.RANDOM_SHARE, short_probability=0.0,
-        )  # fmt: skip
-        self._examples, self._vocab_size = examples, vocab_size
+        self._config = replace(
+            config,
+            mask_rate=self.RATE,
+            mask_units="token",
+            mask_token_share=self.MASK_SHARE,
+            random_token_share=self.RANDOM_SHARE,
+            # Slots for every choice, whatever the training has: nothing may overflow here.
+            max_predictions=int(np.ceil(self.RATE * config.sequence_length)),
+        )
+        self._examples, self._vocabulary = examples, vocabulary
+        self._in_order = not 0 < limit < len(examples)
+        self._count = len(examples) if self._in_order else limit
         share = config.batch_size // hosts
         self._rows = np.arange(host * share, (host + 1) * share)
 
     def __len__(self) -> int:
-        return -(-len(self._examples) // self._config.batch_size)
+        return -(-self._count // self._config.batch_size)
 
     def __getitem__(self, step: int) -> HostBatch:
         numbers = step * self._config.batch_size + self._rows
-        real = numbers < len(self._examples)
+        real = numbers < self._count
         examples = np.where(real, numbers, 0)
+        if not self._in_order:
+            order = key(self.SEED, Purpose.ORDER, 0)
+            examples = permute(examples, len(self._examples), order)
         batch = form_batch(
-            self._examples, examples, key(self.SEED, 0, examples), self._config, self._vocab_size
+            self._examples, examples, key(self.SEED, 0, examples), self._config, self._vocabulary
         )
-        for name in ("mlm_weights", "nsp_weights", "segment_ids"):
-            batch[name][~real] = 0
-        return batch | {"rows": self._rows.astype(np.int32)}
+        for name, values in batch.items():
+            if name.endswith("_weights") or name == "segment_ids":
+                values[~real] = 0
+        return batch | {"rows": numbers.astype(np.int32)}
 
 
 def form_batch(
-    examples: SegmentPairs,
+    examples: Examples,
     numbers: np.ndarray,
     example_keys: np.ndarray,
     config: DataConfig,
-    vocab_size: int,
+    vocabulary: Vocabulary,
 ) -> HostBatch:
     """Draw and mask the numbered examples under their keys."""
     batch = examples.batch(numbers, example_keys)
-    batch["nsp_weights"] = np.ones(len(numbers), np.float32)
-    return batch | mask_tokens(batch["input_ids"], example_keys, config, vocab_size)
+    return batch | mask_tokens(batch["input_ids"], example_keys, config, vocabulary)
 
 
 def read(

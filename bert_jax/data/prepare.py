@@ -19,7 +19,8 @@ from etils import epath
 from bert_jax.data import corpora
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.records import FORMAT, MANIFEST, RowWriter, read_manifest, token_dtype
-from bert_jax.data.tokenizers import SPECIAL, train_tokenizer
+from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer, train_tokenizer
+from bert_jax.data.vocabulary import SPELLINGS
 from bert_jax.errors import UserError
 
 UNIGRAM = "unigram.npy"
@@ -94,18 +95,7 @@ def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, repor
 
 
 def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Report) -> dict:
-    training: Iterator[corpora.Document] = (
-        d for d in corpora.documents(config.source) if not _is_held_out(d, config)
-    )
-    first = next(training, None)
-    if first is None:
-        raise _empty(config, "train")
-    training = itertools.chain([first], training)
-    tokenizer = train_tokenizer(
-        _sentences(training, lambda n: report("training the tokenizer", n)),
-        vocab_size,
-        config.lowercase,
-    )
+    tokenizer = _loaded(config, vocab_size) or _trained(config, vocab_size, report)
     tokenizer.save(folder / "tokenizer")
     dtype = token_dtype(vocab_size)
     splits = {name: RowWriter(folder, name, dtype) for name in ("train", "held_out")}
@@ -115,7 +105,10 @@ def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Re
         split = "held_out" if _is_held_out(document, config) else "train"
         sentences = [s for paragraph in document.paragraphs for s in paragraph]
         characters += sum(map(len, sentences))
-        encoded = [ids for ids in tokenizer.encode(sentences) if ids]
+        # To RoBERTa's tokenizer a sentence after another begins with the space between them;
+        # to those trained here it makes no difference.
+        spaced = [*sentences[:1], *(" " + sentence for sentence in sentences[1:])]
+        encoded = [ids for ids in tokenizer.encode(spaced) if ids]
         splits[split].add(number, encoded)
         if split == "train":
             for ids in encoded:
@@ -127,17 +120,58 @@ def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Re
             raise _empty(config, name)
     with (folder / UNIGRAM).open("wb") as file:
         np.save(file, unigram, allow_pickle=False)
+    vocabulary = tokenizer.vocabulary
     manifest = {
         "format": FORMAT,
         **_decides(config, vocab_size),
         "dtype": dtype.str,
         "characters": characters,
         "tokenizer_sha256": tokenizer.sha256,
-        "special_tokens": {name: number for number, name in enumerate(SPECIAL)},
+        "special_tokens": {
+            name: getattr(vocabulary, role)
+            for role, name in zip(SPELLINGS, vocabulary.names, strict=True)
+        },
         "splits": {name: writer.counts for name, writer in splits.items()},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _trained(config: CorpusConfig, vocab_size: int, report: Report) -> Tokenizer:
+    training: Iterator[corpora.Document] = (
+        d for d in corpora.documents(config.source) if not _is_held_out(d, config)
+    )
+    first = next(training, None)
+    if first is None:
+        raise _empty(config, "train")
+    training = itertools.chain([first], training)
+    return train_tokenizer(
+        config.tokenizer,
+        _sentences(training, lambda n: report("training the tokenizer", n)),
+        vocab_size,
+        config.lowercase,
+        config.special_tokens,
+    )
+
+
+def _loaded(config: CorpusConfig, vocab_size: int) -> Tokenizer | None:
+    """The tokenizer of the folder that was named, if one was: a workdir's, or a model's."""
+    if config.tokenizer in TRAINERS:
+        return None
+    folder = epath.Path(config.tokenizer)
+    if not folder.is_dir():
+        raise UserError(
+            f"corpus.tokenizer={config.tokenizer}: is none of {', '.join(TRAINERS)}, and no "
+            f"folder of a tokenizer; name one of them"
+        )
+    inner = folder / "tokenizer"
+    tokenizer = load_tokenizer(inner if inner.is_dir() else folder)
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"corpus.tokenizer={config.tokenizer}: has {tokenizer.vocab_size} ids but "
+            f"model.vocab_size={vocab_size}; set model.vocab_size={tokenizer.vocab_size}"
+        )
+    return tokenizer
 
 
 def _empty(config: CorpusConfig, split: str) -> UserError:
@@ -149,11 +183,15 @@ def _empty(config: CorpusConfig, split: str) -> UserError:
 
 def _decides(config: CorpusConfig, vocab_size: int) -> dict:
     """All that a prepared folder is a function of."""
+    loaded = _loaded(config, vocab_size)
+    tokenizer: dict[str, str | bool] = {"tokenizer": loaded.sha256 if loaded else config.tokenizer}
+    if not loaded:
+        tokenizer |= {"lowercase": config.lowercase, "special_tokens": config.special_tokens}
     return {
         "source": config.source,
         "fingerprint": corpora.fingerprint(config.source),
         "held_out": config.held_out,
-        "lowercase": config.lowercase,
+        **tokenizer,
         "vocab_size": vocab_size,
     }
 

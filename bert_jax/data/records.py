@@ -17,7 +17,7 @@ from jaxtyping import Integer
 
 from bert_jax.errors import UserError
 
-FORMAT = 1  # of the folder, and of the rules that fill it; part of the cache's key
+FORMAT = 2  # of the folder, and of the rules that fill it; part of the cache's key
 ROW_TOKENS = 4096
 MANIFEST = "manifest.json"
 _ROWS_A_SHARD = 65536

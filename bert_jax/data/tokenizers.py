@@ -1,164 +1,192 @@
-"""Text to ids and back. Special tokens have fixed ids and never come out of text."""
+"""Text to ids and back: what every tokenizer does, and where one comes from."""
 
-import hashlib
-import io
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
 
-import sentencepiece
 from etils import epath
-from sentencepiece import sentencepiece_model_pb2
 
+from bert_jax.data import fast_tokenizer, sentencepiece_tokenizer, tokenizer_json
+from bert_jax.data.fast_tokenizer import FastTokenizer, train_bpe, train_wordpiece
+from bert_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
+from bert_jax.data.vocabulary import SPELLINGS, Vocabulary
 from bert_jax.errors import UserError
-from bert_jax.files import write_whole
-
-PAD, UNK, CLS, SEP, MASK = range(5)
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-FILE = "tokenizer.model"
 
 
-class SentencePieceTokenizer:
-    """A SentencePiece unigram model (Kudo 2018) under our special tokens.
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What text says never becomes a special token, the unknown one aside."""
 
-    `[MASK]` is a control symbol: `encode` gives its characters, whatever a corpus says;
-    `encode_prompt` alone gives the id, to those who type it.
-    """
-
-    def __init__(self, model: bytes):
-        self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        # The text after a typed [MASK] goes on inside a word unless a space comes first.
-        continuing = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
-        continuing.normalizer_spec.add_dummy_prefix = False
-        self._continuing = sentencepiece.SentencePieceProcessor(
-            model_proto=continuing.SerializeToString()
-        )
-        found = tuple(self._processor.id_to_piece(i) for i in range(min(5, self.vocab_size)))
-        if found != SPECIAL:
-            raise UserError(
-                f"tokenizer: its first pieces are {' '.join(found)}, not {' '.join(SPECIAL)}; "
-                f"train it with python -m bert_jax.prepare"
-            )
+    vocabulary: Vocabulary
 
     @property
-    def vocab_size(self) -> int:
-        return self._processor.get_piece_size()
+    def vocab_size(self) -> int: ...
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.model).hexdigest()
+        """Of the bytes that `save` writes."""
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, with no special token but [UNK]."""
-        return self._processor.encode(texts, out_type=int)
+        """Ids of each text, without [CLS] and [SEP]."""
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each the span of characters of `text` that it stands for."""
-        encoded = self._processor.encode(text, return_type="offset_mapping")
-        return encoded["ids"], encoded["offsets"]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a text in which `[MASK]` was typed in the place of a piece.
-
-        The same ids as encoding the unmasked text and putting MASK over that piece.
-        """
-        first, *rest = text.split(SPECIAL[MASK])
-        ids = self.encode([first])[0]
-        for part in rest:
-            processor = self._processor if part[:1].isspace() else self._continuing
-            ids += [MASK, *processor.encode(part, out_type=int)]
-        return ids
+        """Ids of a text in which the mask (or [MASK]) was typed in the place of a piece."""
 
     def decode(self, ids: list[int]) -> str:
         """Text of the ids; special tokens by their names."""
-        out, run = [], []
-        for i in [*ids, PAD]:
-            if i >= len(SPECIAL):
-                run.append(i)
-                continue
-            if run:
-                out.append(self._processor.decode(run))
-                run = []
-            out.append(SPECIAL[i])
-        return " ".join(out[:-1])
 
     def piece(self, token_id: int) -> str:
-        """The piece as SentencePiece writes it: ▁ stands for the space before a word."""
-        return self._processor.id_to_piece(token_id)
+        """The piece as the vocabulary has it."""
+
+    def to_json(self) -> str:
+        """The content of a Hugging Face tokenizer.json that gives our ids."""
 
     def save(self, folder: epath.PathLike) -> None:
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / FILE, self.model)
+        """Into a folder that `load_tokenizer` takes."""
 
 
-def load_tokenizer(folder: epath.PathLike) -> SentencePieceTokenizer:
-    """Raises UserError where there is none, or none that can be read."""
-    path = epath.Path(folder) / FILE
-    try:
-        return SentencePieceTokenizer(path.read_bytes())
-    except UserError:
-        raise
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: no tokenizer can be read here ({type(error).__name__}); prepare the "
-            f"corpus again, or name another folder"
-        ) from error
+TRAINERS: dict[str, Callable[..., Tokenizer]] = {
+    "wordpiece": train_wordpiece,
+    "sentencepiece": train_sentencepiece,
+    "bpe": train_bpe,
+}
+REST = "..."  # in corpus.special_tokens: the pieces that are learned
 
 
 def train_tokenizer(
-    sentences: Iterable[str], vocab_size: int, lowercase: bool
-) -> SentencePieceTokenizer:
-    """Train on the sentences, in their order.
+    kind: str, sentences: Iterable[str], vocab_size: int, lowercase: bool, special_tokens: str
+) -> Tokenizer:
+    """Train one of TRAINERS on the sentences, which are read once and not kept; the same
+    sentences make the same bytes. `special_tokens` as in CorpusConfig.
 
-    Raises UserError where the text is too small for `vocab_size` pieces.
+    Raises UserError for special tokens that are not the five, and where the text does not fit
+    `vocab_size`.
     """
-    model = io.BytesIO()
-    failed: list[BaseException] = []
+    return TRAINERS[kind](sentences, vocab_size, lowercase, *_places(special_tokens))
 
-    def guarded() -> Iterator[str]:
+
+def _places(special_tokens: str) -> tuple[list[str], list[str]]:
+    """The names that come first, and those that come last."""
+    names = special_tokens.split()
+    where = f"corpus.special_tokens={special_tokens!r}"
+    allowed = {spelling for spellings in SPELLINGS.values() for spelling in spellings}
+    for name in names:
+        if name not in allowed | {REST}:
+            raise UserError(f"{where}: {name} is none of {' '.join(sorted(allowed))} {REST}")
+    for spellings in SPELLINGS.values():
+        if sum(name in spellings for name in names) != 1:
+            raise UserError(f"{where}: must have one of {' and '.join(spellings)}, once")
+    if names.count(REST) > 1:
+        raise UserError(f"{where}: {REST} stands for all other pieces; write it once")
+    cut = names.index(REST) if REST in names else len(names)
+    return names[:cut], names[cut + 1 :]
+
+
+def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
+    """The tokenizer of a folder that `save` wrote, or of a Hugging Face model.
+
+    Raises UserError where there is none, or none that can be read.
+    """
+    folder = epath.Path(folder)
+    for names, read in LAYOUTS.items():
+        if not all((folder / name).exists() for name in names):
+            continue
+        path = folder / names[0]
         try:
-            yield from _bounded(sentences)
-        except BaseException as error:  # the trainer, not being Python, may lose what it was
-            failed.append(error)
-            raise
-
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=guarded(),
-            model_writer=model,
-            vocab_size=vocab_size,
-            model_type="unigram",
-            normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
-            pad_id=PAD, unk_id=UNK, bos_id=CLS, eos_id=SEP,
-            pad_piece=SPECIAL[PAD], unk_piece=SPECIAL[UNK],
-            bos_piece=SPECIAL[CLS], eos_piece=SPECIAL[SEP], control_symbols=SPECIAL[MASK],
-            character_coverage=0.9995,
-            # Sums are grouped by thread: a number of our own makes the model everywhere the same.
-            num_threads=4,
-            minloglevel=2,
-        )  # fmt: skip
-    except BaseException as error:
-        if failed:
-            raise failed[0] from None
-        if not isinstance(error, RuntimeError | ValueError):
-            raise
-        most = re.search(r"value <= (\d+)", str(error))
-        least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
-        reason = "the trainer says: " + " ".join(str(error).split())[:200]
-        if most:
-            reason = f"this corpus gives {most[1]} pieces at the most; lower it or bring more text"
-        elif least:
-            reason = f"the characters of this corpus alone are {least[1]} pieces; raise it"
-        raise UserError(f"model.vocab_size={vocab_size}: {reason}") from error
-    if failed:
-        raise failed[0]
-    return SentencePieceTokenizer(model.getvalue())
+            return read(folder)
+        except UserError as error:
+            raise UserError(f"{path}: no tokenizer can be read here: {error}") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # What JSON of another form leads to, too: a list where an object should be.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UserError(
+                f"{path}: no tokenizer can be read here ({reason}); fetch the file again"
+            ) from error
+    raise UserError(
+        f"{folder}: no tokenizer can be read here (none of {', '.join(n[0] for n in LAYOUTS)}); "
+        f"name a folder that bert_jax.prepare wrote, or a Hugging Face model's"
+    )
 
 
-def _bounded(sentences: Iterable[str]) -> Iterator[str]:
-    """Sentences short enough for the trainer, which would leave out one of over 4,192 bytes."""
-    for sentence in sentences:
-        for start in range(0, len(sentence), 1000):
-            yield sentence[start : start + 1000]
+def _read_json(folder: epath.Path) -> Tokenizer:
+    return FastTokenizer(json.loads(_text(folder / fast_tokenizer.FILE)))
+
+
+def _read_own_sentencepiece(folder: epath.Path) -> Tokenizer:
+    return SentencePieceTokenizer((folder / sentencepiece_tokenizer.FILE).read_bytes())
+
+
+def _read_wordpiece(folder: epath.Path) -> Tokenizer:
+    """BERT's files, with the defaults that its configuration has in transformers."""
+    lines = _text(folder / "vocab.txt").removesuffix("\n").split("\n")
+    config = _config(folder)
+    return FastTokenizer(
+        tokenizer_json.wordpiece(
+            {line.rstrip("\r"): number for number, line in enumerate(lines)},
+            lowercase=config.get("do_lower_case", True),
+            strip_accents=config.get("strip_accents"),
+            chinese_characters=config.get("tokenize_chinese_chars", True),
+        )
+    )
+
+
+def _read_byte_level(folder: epath.Path) -> Tokenizer:
+    """RoBERTa's files."""
+    lines = _text(folder / "merges.txt").split("\n")
+    return FastTokenizer(
+        tokenizer_json.byte_level(
+            json.loads(_text(folder / "vocab.json")),
+            [line.split(" ") for line in lines if line and not line.startswith("#version")],
+            lowercase=False,
+            prefix_space=_config(folder).get("add_prefix_space", False),
+        )
+    )
+
+
+def _read_spiece(folder: epath.Path) -> Tokenizer:
+    """ALBERT's files: its tokenizer changes a text before SentencePiece sees it (released code)."""
+    config = _config(folder)
+    before: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": quotes}, "content": '"'}
+        for quotes in ("``", "''")
+    ]
+    if not config.get("keep_accents", False):
+        before += [{"type": "NFKD"}, {"type": "StripAccents"}]
+    if config.get("do_lower_case", True):
+        before.append({"type": "Lowercase"})
+    proto = sentencepiece_tokenizer.read_proto((folder / "spiece.model").read_bytes())
+    return FastTokenizer(tokenizer_json.unigram(proto, before))
+
+
+def _refuse_sentencepiece(folder: epath.Path) -> Tokenizer:
+    raise UserError(
+        "this file alone does not say the ids; save tokenizer.json beside it: load it in "
+        "transformers with AutoTokenizer.from_pretrained and call save_pretrained"
+    )
+
+
+def _text(path: epath.Path) -> str:
+    return path.read_bytes().decode()  # UTF-8, and no end of line changed, wherever this runs
+
+
+def _config(folder: epath.Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    config = json.loads(_text(path)) if path.exists() else {}
+    if not isinstance(config, dict):
+        raise UserError(f"{path.name} is no JSON object; fetch it again")
+    return config
+
+
+# The files that a folder of each layout has; the first that fits is taken.
+LAYOUTS = {
+    (fast_tokenizer.FILE,): _read_json,
+    (sentencepiece_tokenizer.FILE,): _read_own_sentencepiece,
+    ("vocab.txt",): _read_wordpiece,
+    ("vocab.json", "merges.txt"): _read_byte_level,
+    ("spiece.model",): _read_spiece,
+    ("sentencepiece.bpe.model",): _refuse_sentencepiece,
+    ("spm.model",): _refuse_sentencepiece,
+}

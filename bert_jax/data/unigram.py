@@ -1,4 +1,4 @@
-"""The predictor that knows how frequent a token is and nothing else: the line to get below."""
+"""Predictors that know how frequent a token is and nothing else: the lines to get below."""
 
 import numpy as np
 
@@ -15,3 +15,29 @@ def unigram_loss(batches: EvaluationBatches, counts: np.ndarray) -> float:
         amount += float(np.sum(nats[batch["mlm_labels"]] * batch["mlm_weights"]))
         weight += float(np.sum(batch["mlm_weights"]))
     return amount / weight
+
+
+def detector_losses(
+    seen: np.ndarray, replaced: np.ndarray, counts: np.ndarray
+) -> tuple[float, float]:
+    """Mean nats of two predictors of "this token was replaced" that do not read the text: one
+    that always gives the share of replaced tokens, and one that gives the share among tokens
+    about as frequent (within a factor of two in `counts`, the training split's).
+
+    Both shares are taken from the very tokens that are scored, which favours the predictors.
+    seen, replaced: how often each token was scored, and replaced, float [V].
+    """
+    size = len(counts)
+    seen, replaced = seen[:size].astype(np.float64), replaced[:size].astype(np.float64)
+    kinds = np.frexp(counts + 1.0)[1]
+    total = seen.sum()
+
+    def nats(kinds: np.ndarray) -> float:
+        amount = 0.0
+        for kind in np.unique(kinds):
+            n, k = seen[kinds == kind].sum(), replaced[kinds == kind].sum()
+            for count in (k, n - k):
+                amount -= count * np.log(count / n) if count else 0.0
+        return float(amount / total)
+
+    return nats(np.zeros_like(kinds)), nats(kinds)

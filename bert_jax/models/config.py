@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from bert_jax.errors import UserError
 
-ACTIVATIONS = ("gelu", "relu")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+SHARE = ("none", "attention", "feedforward", "all")
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "full")
 
@@ -15,12 +16,17 @@ class EncoderConfig:
 
     vocab_size: int = 30522  # true size: exports and counts use it
     hidden_size: int = 768  # H in section 3
+    # E of Lan et al. 2020, 3.1: tables of width E and a projection to hidden_size; 0: no
+    # projection, the tables are as wide as the hidden states.
+    embedding_size: int = 0
     num_layers: int = 12  # L
+    share: str = "none"  # what all layers have in common (Lan et al. 2020, 3.1 and table 4)
     num_heads: int = 12  # A
     intermediate_size: int = 3072  # 4H, section 3, footnote 3
     max_positions: int = 512  # learned positions, section 3 "Input/Output Representations"
-    type_vocab_size: int = 2  # sentence A and sentence B
-    activation: str = "gelu"  # A.2; the erf form, as in the released code
+    position_offset: int = 0  # rows of the table before the first; 2 in fairseq's, of no use
+    type_vocab_size: int = 2  # sentence A and sentence B; 1 where all tokens are of one type
+    activation: str = "gelu"  # A.2; the erf form, as in the released code; gelu_tanh: GPT's
     hidden_dropout: float = 0.1  # A.2: on all layers
     attention_dropout: float = 0.1  # A.2: on attention probabilities too
     layer_norm_epsilon: float = 1e-12  # released code
@@ -44,6 +50,9 @@ class EncoderConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be 1 or more")
+        for name in ("embedding_size", "position_offset"):
+            if getattr(self, name) < 0:
+                raise UserError(f"model.{name}={getattr(self, name)}: must be 0 or more")
         if self.hidden_size % self.num_heads:
             raise UserError(
                 f"model.hidden_size={self.hidden_size} is not divisible by "
@@ -55,7 +64,9 @@ class EncoderConfig:
         for name in ("hidden_dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be in [0, 1)")
-        for name, choices in (("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT)):
+        for name, choices in (
+            ("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT), ("share", SHARE),
+        ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"model.{name}={getattr(self, name)!r}: must be one of {', '.join(choices)}"
@@ -64,6 +75,11 @@ class EncoderConfig:
     @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def embedding_width(self) -> int:
+        """Of the tables, and of what the masked-token head scores against them."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def padded_vocab_size(self) -> int:

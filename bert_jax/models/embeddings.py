@@ -12,14 +12,16 @@ from bert_jax.models.sharding import RULES
 
 
 class Embeddings(nnx.Module):
-    """norm(word + position + type), then dropout (Devlin et al. 2018, figure 2)."""
+    """norm(word + position + type), then dropout (Devlin et al. 2018, figure 2). [B, S, E]."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        D = config.hidden_size
-        self.word = normal(config, rngs, "embedding_vd", (config.padded_vocab_size, D))
-        self.position = normal(config, rngs, "table_pd", (config.max_positions, D))
-        self.type = normal(config, rngs, "table_pd", (config.type_vocab_size, D))
-        self.norm = LayerNorm(D, config.layer_norm_epsilon)
+        E = config.embedding_width
+        positions = config.position_offset + config.max_positions
+        self.word = normal(config, rngs, "embedding_vd", (config.padded_vocab_size, E))
+        self.position = normal(config, rngs, "table_pd", (positions, E))
+        self.type = normal(config, rngs, "table_pd", (config.type_vocab_size, E))
+        self.norm = LayerNorm(E, config.layer_norm_epsilon)
+        self.first_position = config.position_offset
         self.dropout_rate = config.hidden_dropout
         self.dtype = jnp.dtype(config.dtype)
 
@@ -28,9 +30,10 @@ class Embeddings(nnx.Module):
         input_ids: Int[Array, "B S"],
         token_type_ids: Int[Array, "B S"],
         dropout_keys: Key[Array, "B"] | None,
-    ) -> Float[Array, "B S D"]:
+    ) -> Float[Array, "B S E"]:
         x = self.word[...].at[input_ids].get(out_sharding=RULES.hidden_bsd)
-        x += self.position[...][: input_ids.shape[1]]
+        end = self.first_position + input_ids.shape[1]
+        x += self.position[...][self.first_position : end]
         x += self.type[...].at[token_type_ids].get(out_sharding=RULES.hidden_bsd)
         x = self.norm(x).astype(self.dtype)
         return dropout(x, self.dropout_rate, dropout_keys)

@@ -1,4 +1,4 @@
-"""The encoder: embeddings, then a stack of equal blocks, then perhaps a pooler."""
+"""The encoder: embeddings, then a stack of blocks, then perhaps a pooler."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,27 @@ from bert_jax.models.config import EncoderConfig
 from bert_jax.models.dropout import fold
 from bert_jax.models.embeddings import Embeddings
 from bert_jax.models.initializers import normal, zeros
+
+# The parts of a block that `share` makes common to all layers, each with the norm after it.
+_ATTENTION, _FEEDFORWARD = ("attention", "attention_norm"), ("feedforward", "feedforward_norm")
+SHARED = {
+    "none": (),
+    "attention": _ATTENTION,
+    "feedforward": _FEEDFORWARD,
+    "all": _ATTENTION + _FEEDFORWARD,
+}
+
+
+class Projection(nnx.Module):
+    """W·x + b from the width of the tables to that of the hidden states (Lan et al. 2020, 3.1)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        shape = (config.embedding_width, config.hidden_size)
+        self.kernel = normal(config, rngs, "kernel_de", shape)
+        self.bias = zeros("vector_d", (config.hidden_size,))
+
+    def __call__(self, x: Float[Array, "B S E"]) -> Float[Array, "B S D"]:
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
 
 
 class Pooler(nnx.Module):
@@ -26,12 +47,22 @@ class Pooler(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """input_ids to hidden states [B, S, D]; `pooler(hidden)` to [B, D] where config.pooler."""
+    """input_ids to hidden states [B, S, D]; `pooler(hidden)` to [B, D] where config.pooler.
 
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        self.embeddings = Embeddings(config, rngs)
+    Parameters of `layers` have the layer as their first axis, those that all layers share have
+    not. With `own_embeddings=False` it has no tables: the caller passes another encoder's.
+    """
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs, own_embeddings: bool = True):
+        self.embeddings = Embeddings(config, rngs) if own_embeddings else None
+        self.projection = Projection(config, rngs) if config.embedding_size else None
         layer_keys = jax.random.split(rngs.params(), config.num_layers)
         self.layers = nnx.vmap(lambda key: PostNormBlock(config, nnx.Rngs(key)))(layer_keys)
+        self.shared = SHARED[config.share]
+        if self.shared:
+            common = PostNormBlock(config, nnx.Rngs(layer_keys[0]))
+            for name in self.shared:
+                setattr(self.layers, name, getattr(common, name))
         self.pooler = Pooler(config, rngs) if config.pooler else None
         self.num_layers = config.num_layers
         self.scan_layers = config.scan_layers
@@ -43,15 +74,20 @@ class Encoder(nnx.Module):
         token_type_ids: Int[Array, "B S"],
         segment_ids: Int[Array, "B S"],
         dropout_keys: Key[Array, "B"] | None = None,
+        embeddings: Embeddings | None = None,
     ) -> Float[Array, "B S D"]:
         """`segment_ids`: which document a token is of, 0 for padding; tokens see their own
-        document alone. `dropout_keys`: one a row; None for no dropout."""
+        document alone. `dropout_keys`: one a row; None for no dropout. `embeddings`: the tables
+        of another encoder, for one that has none of its own."""
         graphdef, parameters = nnx.split(self.layers)
+        # Shared parameters are closed over, not scanned: they are stored and sent once.
+        common = nnx.State({name: parameters[name] for name in self.shared})
+        own = nnx.State({n: p for n, p in parameters.items() if n not in self.shared})
 
         def block(x, layer):
             number, layer_parameters = layer
             keys = fold(dropout_keys, number)
-            return nnx.merge(graphdef, layer_parameters)(x, segment_ids, keys), None
+            return nnx.merge(graphdef, layer_parameters, common)(x, segment_ids, keys), None
 
         if self.remat:
             # Inside scan there is nothing to merge with, so its guard would only cost.
@@ -59,9 +95,13 @@ class Encoder(nnx.Module):
 
         # Layers count from 1: number 0 is the embeddings' own dropout.
         numbers = jnp.arange(1, self.num_layers + 1)
-        x = self.embeddings(input_ids, token_type_ids, fold(dropout_keys, 0))
+        tables = self.embeddings or embeddings
+        assert tables is not None
+        x = tables(input_ids, token_type_ids, fold(dropout_keys, 0))
+        if self.projection is not None:
+            x = self.projection(x)
         if self.scan_layers:
-            return jax.lax.scan(block, x, (numbers, parameters))[0]
+            return jax.lax.scan(block, x, (numbers, own))[0]
         for index in range(self.num_layers):
-            x, _ = block(x, jax.tree.map(lambda leaf: leaf[index], (numbers, parameters)))  # noqa: B023
+            x, _ = block(x, jax.tree.map(lambda leaf: leaf[index], (numbers, own)))  # noqa: B023
         return x

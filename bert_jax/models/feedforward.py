@@ -12,9 +12,10 @@ from bert_jax.models.config import EncoderConfig
 from bert_jax.models.initializers import normal, zeros
 from bert_jax.models.sharding import RULES
 
-# 'gelu' is x·Φ(x) with the exact erf (Hendrycks and Gimpel 2016, 2), as BERT's released code.
+# 'gelu' is x·Φ(x) with the exact erf, 'gelu_tanh' its approximation (Hendrycks and Gimpel 2016, 2).
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
 }
 

@@ -1,5 +1,7 @@
 """Heads: from hidden states to what an objective scores."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -18,10 +20,10 @@ class MaskedTokenHead(nnx.Module):
     """
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        D = config.hidden_size
-        self.kernel = normal(config, rngs, "kernel_de", (D, D))
-        self.bias = zeros("vector_d", (D,))
-        self.norm = LayerNorm(D, config.layer_norm_epsilon)
+        D, E = config.hidden_size, config.embedding_width
+        self.kernel = normal(config, rngs, "kernel_de", (D, E))
+        self.bias = zeros("vector_d", (E,))
+        self.norm = LayerNorm(E, config.layer_norm_epsilon)
         self.vocab_bias = zeros("vocab_bias_v", (config.padded_vocab_size,))
         self.activation = ACTIVATIONS[config.activation]
         self.vocab_size = config.vocab_size
@@ -30,7 +32,7 @@ class MaskedTokenHead(nnx.Module):
         self,
         hidden: Float[Array, "B S D"],
         positions: Int[Array, "B K"],
-        word_embedding: Float[Array, "V D"],
+        word_embedding: Float[Array, "V E"],
     ) -> Float[Array, "B K V"]:
         """Logits, float32, at K positions a row: the head never runs on the others, which is
         85% of its cost saved. The ids that only pad the vocabulary get −inf."""
@@ -38,7 +40,7 @@ class MaskedTokenHead(nnx.Module):
         x = self.activation(x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype))
         x = self.norm(x)
         logits = jnp.einsum(
-            "bkd,vd->bkv", x, word_embedding.astype(x.dtype),
+            "bke,ve->bkv", x, word_embedding.astype(x.dtype),
             preferred_element_type=jnp.float32, out_sharding=RULES.logits_bkv,
         )  # fmt: skip
         real = jnp.arange(logits.shape[-1]) < self.vocab_size
@@ -46,7 +48,8 @@ class MaskedTokenHead(nnx.Module):
 
 
 class PairHead(nnx.Module):
-    """Two logits from the pooled first token, float32 (Devlin et al. 2018, 3.1, Task #2)."""
+    """Two logits from the pooled first token, float32: does B follow A (Devlin et al. 2018, 3.1,
+    Task #2), or are they in order (Lan et al. 2020, 3.1)?"""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.kernel = normal(config, rngs, "kernel_de", (config.hidden_size, 2))
@@ -54,3 +57,30 @@ class PairHead(nnx.Module):
 
     def __call__(self, pooled: Float[Array, "B D"]) -> Float[Array, "B 2"]:
         return pooled.astype(jnp.float32) @ self.kernel[...] + self.bias[...]
+
+
+class TokenHead(nnx.Module):
+    """One logit a token, float32: wᵀ·activation(W·h + b) + c (Clark et al. 2020, 2, D(x, t); the
+    hidden layer is the released code's)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        D = config.hidden_size
+        self.kernel = normal(config, rngs, "kernel_de", (D, D))
+        self.bias = zeros("vector_d", (D,))
+        self.out_kernel = normal(config, rngs, "kernel_de", (D, 1))
+        self.out_bias = zeros("vector_d", (1,))
+        self.activation = ACTIVATIONS[config.activation]
+
+    def __call__(self, hidden: Float[Array, "B S D"]) -> Float[Array, "B S"]:
+        kernel, bias = self.kernel[...].astype(hidden.dtype), self.bias[...].astype(hidden.dtype)
+        x = self.activation(hidden @ kernel + bias).astype(jnp.float32)
+        return (x @ self.out_kernel[...] + self.out_bias[...])[..., 0]
+
+
+# By what they score; a model that was pretrained has some of these.
+HEADS: dict[str, Callable[[EncoderConfig, nnx.Rngs], nnx.Module]] = {
+    "mlm": MaskedTokenHead,
+    "nsp": PairHead,
+    "sop": PairHead,
+    "rtd": TokenHead,
+}

@@ -1,7 +1,7 @@
 """What an objective is made of, and the sum of several over one encoder."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,21 +21,40 @@ Ratio = tuple[Float[Array, ""], Float[Array, ""]]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Losses:
-    """What a module scored on a batch: a loss a term, metrics, and plain counts."""
+    """What a module scored on a batch: a loss a term, metrics, plain counts, and tallies: vectors
+    that evaluation adds up, which cost a train step nothing as it does not return them."""
 
     terms: dict[str, Ratio]
     metrics: dict[str, Ratio] = field(default_factory=dict)
     counts: dict[str, Float[Array, ""]] = field(default_factory=dict)
+    tallies: dict[str, Float[Array, "V"]] = field(default_factory=dict)
+
+    def __or__(self, other: "Losses") -> "Losses":
+        return Losses(
+            self.terms | other.terms, self.metrics | other.metrics, self.counts | other.counts,
+            self.tallies | other.tallies,
+        )  # fmt: skip
+
+
+ENCODER_FIELDS = ("input_ids", "token_type_ids", "segment_ids", "rows")
 
 
 @runtime_checkable
 class Term(Protocol):
     """One thing to learn from the hidden states of a shared encoder."""
 
-    name: ClassVar[str]
-    fields: ClassVar[tuple[str, ...]]  # of the batch, beside the encoder's own
+    @property
+    def name(self) -> str: ...
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What it reads of a batch, beside the encoder's own."""
+        ...
 
     def head(self, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Module: ...
+
+    def scored(self, length: int, slots: int) -> tuple[int, int]:
+        """At how many of a row's positions its head scores the vocabulary, and gives one logit."""
+        ...
 
     def loss(
         self, head: nnx.Module, encoder: Encoder, hidden: Float[Array, "B S D"], batch: Batch
@@ -52,7 +71,7 @@ class EncoderWithHeads(nnx.Module):
 
 @dataclass(frozen=True)
 class SumOfTerms:
-    """Σ coefficient · term over one encoder: BERT is mlm + nsp (Devlin et al. 2018, A.2)."""
+    """Σ coefficient · term over one encoder: mlm + nsp is Devlin et al. 2018, A.2."""
 
     terms: tuple[tuple[Term, float], ...]
 
@@ -63,8 +82,7 @@ class SumOfTerms:
     @property
     def fields(self) -> tuple[str, ...]:
         """The batch fields that `loss` reads."""
-        own = ("input_ids", "token_type_ids", "segment_ids", "rows")
-        return own + tuple(name for term, _ in self.terms for name in term.fields)
+        return ENCODER_FIELDS + tuple(name for term, _ in self.terms for name in term.fields)
 
     def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> EncoderWithHeads:
         encoder = Encoder(config, rngs)
@@ -79,11 +97,28 @@ class SumOfTerms:
             batch["input_ids"], batch["token_type_ids"], batch["segment_ids"],
             None if key is None else row_keys(key, batch["rows"]),
         )  # fmt: skip
-        real_tokens = jnp.sum(batch["segment_ids"] > 0, dtype=jnp.float32)
-        total = Losses({}, counts={"real_tokens": real_tokens})
+        total = Losses({}, counts={"real_tokens": real_tokens(batch)})
         for term, _ in self.terms:
-            part = term.loss(module.heads[term.name], module.encoder, hidden, batch)
-            total = Losses(
-                total.terms | part.terms, total.metrics | part.metrics, total.counts | part.counts
-            )
+            total |= term.loss(module.heads[term.name], module.encoder, hidden, batch)
         return total
+
+    def passes(
+        self, config: EncoderConfig, length: int, slots: int
+    ) -> tuple[tuple[EncoderConfig, int, int], ...]:
+        """The encoders that a row goes through, each with what its heads score (Term.scored)."""
+        scored = [term.scored(length, slots) for term, _ in self.terms]
+        return ((config, sum(v for v, _ in scored), sum(one for _, one in scored)),)
+
+    frozen = ()  # paths of parameters that are not trained
+    # What `--init` fills and `convert` writes.
+    parts = ("encoder",)
+
+    def part(
+        self, name: str, config: EncoderConfig, parameters: nnx.State
+    ) -> tuple[EncoderConfig, nnx.State]:
+        """The named part as an EncoderWithHeads has it, heads by the kind they are."""
+        return config, parameters
+
+
+def real_tokens(batch: Batch) -> Float[Array, ""]:
+    return jnp.sum(batch["segment_ids"] > 0, dtype=jnp.float32)

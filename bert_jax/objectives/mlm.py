@@ -1,7 +1,6 @@
 """Masked language modelling (Devlin et al. 2018, 3.1, Task #1)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,28 +21,37 @@ class MaskedLanguageModel:
     slot), mlm_overflow int [B] (chosen tokens for which no slot was left).
     """
 
-    name: ClassVar[str] = "mlm"
-    fields: ClassVar[tuple[str, ...]] = (
-        "mlm_positions", "mlm_labels", "mlm_weights", "mlm_overflow",
-    )  # fmt: skip
+    name: str = "mlm"
+    fields: tuple[str, ...] = ("mlm_positions", "mlm_labels", "mlm_weights", "mlm_overflow")
 
     def head(self, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Module:
         return MaskedTokenHead(config, rngs)
 
+    def scored(self, length: int, slots: int) -> tuple[int, int]:
+        return slots, 0
+
     def loss(
         self, head: nnx.Module, encoder: Encoder, hidden: Float[Array, "B S D"], batch: Batch
     ) -> Losses:
-        logits = head(hidden, batch["mlm_positions"], encoder.embeddings.word[...])
+        return self.score(head(hidden, batch["mlm_positions"], word_embedding(encoder)), batch)
+
+    def score(self, logits: Float[Array, "B K V"], batch: Batch) -> Losses:
+        """The losses of logits that a head gave at mlm_positions."""
         labels, weights = batch["mlm_labels"], batch["mlm_weights"]
         nats = cross_entropy(logits, labels)
         # An argmax would be one more pass over V; the maximum is the cross-entropy's own.
         hits = pick(logits, labels) >= jnp.max(logits, axis=-1)
         weight = jnp.sum(weights)
         return Losses(
-            terms={"mlm": (jnp.sum(nats * weights), weight)},
-            metrics={"mlm_accuracy": (jnp.sum(hits * weights), weight)},
+            terms={self.name: (jnp.sum(nats * weights), weight)},
+            metrics={f"{self.name}_accuracy": (jnp.sum(hits * weights), weight)},
             counts={"mlm_overflow": jnp.sum(batch["mlm_overflow"], dtype=jnp.float32)},
         )
+
+
+def word_embedding(encoder: Encoder) -> Float[Array, "V E"]:
+    assert encoder.embeddings is not None  # a generator without tables is never asked
+    return encoder.embeddings.word[...]
 
 
 def with_natural_bias(parameters: nnx.State, counts: Float[Array, "tokens"]) -> nnx.State:

@@ -1,7 +1,6 @@
 """Objectives about the relation between two segments."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,30 +14,37 @@ from bert_jax.objectives.base import Batch, Losses
 
 
 @dataclass(frozen=True)
-class NextSentence:
-    """Does B follow A? (Devlin et al. 2018, 3.1, Task #2.)
+class SegmentRelation:
+    """Two classes of segment pairs, told from the pooled first token.
 
-    Fields: nsp_labels int [B], 0 for the true continuation and 1 for a random one, as in the
-    released code; nsp_weights float [B], 0 for a row that only fills the batch.
+    nsp: does B follow A (Devlin et al. 2018, 3.1, Task #2)? sop: are they in order (Lan et al.
+    2020, 3.1)? Fields: NAME_labels int [B], 0 for yes as in the released codes; NAME_weights
+    float [B], 0 for a row that is no pair or only fills the batch.
     """
 
-    name: ClassVar[str] = "nsp"
-    fields: ClassVar[tuple[str, ...]] = ("nsp_labels", "nsp_weights")
+    name: str
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return f"{self.name}_labels", f"{self.name}_weights"
 
     def head(self, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Module:
         return PairHead(config, rngs)
+
+    def scored(self, length: int, slots: int) -> tuple[int, int]:
+        return 0, 0  # one product a row is not worth counting
 
     def loss(
         self, head: nnx.Module, encoder: Encoder, hidden: Float[Array, "B S D"], batch: Batch
     ) -> Losses:
         assert encoder.pooler is not None  # build_objective refuses the term without it
         logits = head(encoder.pooler(hidden))
-        labels, weights = batch["nsp_labels"], batch["nsp_weights"]
+        labels, weights = batch[f"{self.name}_labels"], batch[f"{self.name}_weights"]
         log_p = jax.nn.log_softmax(logits, axis=-1)
         nats = -jnp.where(labels == 1, log_p[:, 1], log_p[:, 0])
         hits = jnp.argmax(logits, axis=-1) == labels
         weight = jnp.sum(weights)
         return Losses(
-            terms={"nsp": (jnp.sum(nats * weights), weight)},
-            metrics={"nsp_accuracy": (jnp.sum(hits * weights), weight)},
+            terms={self.name: (jnp.sum(nats * weights), weight)},
+            metrics={f"{self.name}_accuracy": (jnp.sum(hits * weights), weight)},
         )

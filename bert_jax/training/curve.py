@@ -14,8 +14,8 @@ FILE = "curve.png"
 
 
 def draw_curve(workdir: Path, title: str) -> Path:
-    """Each term's training and held-out loss against the step, from metrics.jsonl; the unigram
-    loss as a line where it was measured. Returns the PNG's path."""
+    """Each term's training and held-out loss against the step, from metrics.jsonl, and the loss of
+    predictors that read no context, as lines. Returns the PNG's path."""
     records = read_metrics(workdir)
     terms = sorted(
         name for name in records[-1] if name.endswith("_loss") and not name.startswith("eval_")
@@ -28,9 +28,14 @@ def draw_curve(workdir: Path, title: str) -> Path:
             points = [(r["step"], r[name]) for r in records if name in r]
             label = "held out" if name.startswith("eval_") else "training"
             axis.plot(*zip(*points, strict=True), label=label, **style)
-        line = [r["eval_unigram_loss"] for r in records if "eval_unigram_loss" in r]
-        if term == "mlm_loss" and line:
-            axis.axhline(line[-1], color="grey", linestyle="--", label="unigram")
+        name = term.removesuffix("_loss")
+        for line, label, dashes in (
+            ("unigram" if name == "mlm" else "", "unigram", "--"),
+            (f"{name}_constant", "constant", ":"),
+            (f"{name}_frequency", "token frequency", "--"),
+        ):
+            if found := [r[key] for r in records if (key := f"eval_{line}_loss") in r]:
+                axis.axhline(found[-1], color="grey", linestyle=dashes, label=label)
         axis.set(title=term.removesuffix("_loss").upper(), xlabel="step", ylabel="loss in nats")
         axis.legend()
         axis.grid(alpha=0.3)

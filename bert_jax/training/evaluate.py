@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import jax
+import numpy as np
 from flax import nnx
 from scipy import stats
 
@@ -14,8 +15,9 @@ def evaluate(
     objective: Objective,
     parameters: nnx.State,
     batches: Iterable[Batch],
-) -> dict[str, float]:
-    """`eval_` metrics of all batches together, and for each accuracy its lower 95% bound."""
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """`eval_` metrics of all batches together, for each accuracy its lower 95% bound, and the
+    objective's tallies, vectors, under their own names."""
     sums: Losses | None = None
     for batch in batches:
         losses = eval_step(parameters, batch)
@@ -24,8 +26,9 @@ def evaluate(
     means = jax.device_get({"loss": total(objective, sums)} | averages(sums))
     scores = {name: float(value) for name, value in means.items()}
     for name, (hits, weight) in jax.device_get(sums.metrics).items():
-        scores[f"{name}_lower95"] = lower_bound(round(float(hits)), round(float(weight)))
-    return {f"eval_{name}": value for name, value in scores.items()}
+        if name.endswith("_accuracy"):
+            scores[f"{name}_lower95"] = lower_bound(round(float(hits)), round(float(weight)))
+    return {f"eval_{name}": value for name, value in scores.items()}, jax.device_get(sums.tallies)
 
 
 def lower_bound(hits: int, trials: int) -> float:

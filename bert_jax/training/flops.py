@@ -1,7 +1,20 @@
-"""How much arithmetic a step is, and how much of a device's peak it used."""
+"""How much arithmetic a step is, by two conventions, and how much of a device's peak it used.
+
+`model`: matrix products alone, a multiply-add as 2, the backward pass twice the forward;
+embeddings are look-ups, and the vocabulary is scored at the predicted positions only. MFU in the
+metrics is by this one.
+
+`electra`: that of Clark et al. 2020, table 1, as the script released with it counts: the backward
+pass once the forward, look-ups as products with a one-hot vector, and every addition, norm,
+activation and dropout as well. For comparison with that paper's budgets.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 
+from bert_jax.errors import UserError
 from bert_jax.models.config import EncoderConfig
 
 # Dense bf16 FLOP a second of one chip, by a part of jax.Device.device_kind; vendors' sheets.
@@ -12,21 +25,56 @@ PEAKS = {
 }  # fmt: skip
 
 
-def forward_flops(config: EncoderConfig, sequence_length: int, predictions: int) -> int:
-    """FLOPs of one row, forward, a multiply-add as 2, by the `model` convention: matrix products
-    alone; embeddings are look-ups; the vocabulary is scored at predicted positions only.
+class Pass(NamedTuple):
+    """An encoder that a row goes through, and at how many of its positions a head then scores
+    the vocabulary, and gives a single logit."""
 
-    A token and layer: 8D² (projections) + 4DF (feed-forward) + 4SD (attention).
-    """
-    D, F = config.hidden_size, config.intermediate_size
-    layer = 8 * D**2 + 4 * D * F + 4 * sequence_length * D
-    head = predictions * (2 * D**2 + 2 * D * config.vocab_size)
-    return config.num_layers * layer * sequence_length + head
+    config: EncoderConfig
+    vocabulary_positions: int
+    logit_positions: int
 
 
-def train_flops(config: EncoderConfig, sequence_length: int, predictions: int) -> int:
-    """Forward and backward of one row: three times the forward."""
-    return 3 * forward_flops(config, sequence_length, predictions)
+def train_flops(passes: Sequence[Pass], sequence_length: int, convention: str = "model") -> int:
+    """Forward and backward of one row."""
+    if convention not in CONVENTIONS:
+        raise UserError(f"{convention!r}: the conventions are {' and '.join(CONVENTIONS)}")
+    forward, factor = CONVENTIONS[convention]
+    return factor * sum(forward(one, sequence_length) for one in passes)
+
+
+def _model(one: Pass, S: int) -> int:
+    """A token and layer: 8D² (projections) + 4DF (feed-forward) + 4SD (attention)."""
+    config = one.config
+    D, E, F = config.hidden_size, config.embedding_width, config.intermediate_size
+    layers = config.num_layers * (8 * D**2 + 4 * D * F + 4 * S * D)
+    projection = 2 * E * D if config.embedding_size else 0
+    vocabulary = one.vocabulary_positions * (2 * D * E + 2 * E * config.vocab_size)
+    return S * (layers + projection) + vocabulary + one.logit_positions * (2 * D**2 + 2 * D)
+
+
+# Operations an element, by the script: a random number, a comparison and two products; mean,
+# variance, shift and scale; tanh's GELU; maximum, subtraction, exponential, sum and division.
+_DROPOUT, _NORM, _ACTIVATION, _SOFTMAX = 4, 5, 8, 5
+
+
+def _electra(one: Pass, S: int) -> int:
+    config = one.config
+    D, E, F = config.hidden_size, config.embedding_width, config.intermediate_size
+    N, V = config.num_heads, config.vocab_size
+    attention = 3 * (2 * D**2 + D) + 4 * S * D + S * N * (_SOFTMAX + _DROPOUT + 1)
+    # The first norm is counted as one element, as it is there.
+    after = 2 * D**2 + D + _DROPOUT * D + D + _NORM
+    feedforward = 4 * D * F + (_ACTIVATION + 1) * F + D * (1 + _DROPOUT + 1 + _NORM)
+    tables = 2 * E * V + 2 * E * (S + 2) + 2 * E + (_NORM + _DROPOUT) * E
+    if E != D:
+        tables += 2 * D * E + D
+    flops = S * (config.num_layers * (attention + after + feedforward) + tables)
+    transform = 2 * D * E + E + (_ACTIVATION + _NORM) * E
+    flops += one.vocabulary_positions * (2 * E * V + transform + _SOFTMAX * V + 2 * V)
+    return flops + one.logit_positions * (2 * D**2 + D + _ACTIVATION * D + 2 * D)
+
+
+CONVENTIONS = {"model": (_model, 3), "electra": (_electra, 2)}
 
 
 def peak_flops() -> float | None:

@@ -44,5 +44,10 @@ def build_mesh(config: MeshConfig, batch_size: int) -> Mesh:
     return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
 
 
+def one_device() -> Mesh:
+    """A mesh of the first device alone: for programs that need no more."""
+    return jax.make_mesh((1, 1, 1), AXES, (AxisType.Explicit,) * 3, devices=jax.devices()[:1])
+
+
 def _text(shape: list[int]) -> str:
     return " × ".join(f"{name}={size}" for name, size in zip(AXES, shape, strict=True))

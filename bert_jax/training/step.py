@@ -19,7 +19,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 @runtime_checkable
 class Losses(Protocol):
-    """(sum, weight) pairs a term and a metric; plain sums as counts."""
+    """(sum, weight) pairs a term and a metric; plain sums as counts, vectors of them as tallies."""
 
     @property
     def terms(self) -> dict[str, tuple[Array, Array]]: ...
@@ -27,6 +27,8 @@ class Losses(Protocol):
     def metrics(self) -> dict[str, tuple[Array, Array]]: ...
     @property
     def counts(self) -> dict[str, Array]: ...
+    @property
+    def tallies(self) -> dict[str, Array]: ...
 
 
 @runtime_checkable
@@ -46,6 +48,11 @@ class Objective(Protocol):
     def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> Any: ...
 
     def loss(self, module: Any, batch: Batch, key: Key[Array, ""] | None) -> Losses: ...
+
+    @property
+    def frozen(self) -> tuple[tuple[str, ...], ...]:
+        """Paths of the parameters that are not trained."""
+        ...
 
 
 @jax.tree_util.register_dataclass

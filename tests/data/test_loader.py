@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.draws import Purpose, key, permute
-from bert_jax.data.examples import SegmentPairs
+from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import EvaluationBatches, read
 from bert_jax.data.records import Rows
 from bert_jax.data.unigram import unigram_loss
@@ -60,27 +60,107 @@ def test_seeds_differ(corpus):
     assert not np.array_equal(mine["input_ids"], theirs["input_ids"])
 
 
+def by_example(batches, epoch):
+    """The masked ids and slots of each example in one epoch, in the order of their numbers."""
+    count, size = len(batches._examples), tiny.DATA.batch_size
+    places = np.arange(count)
+    numbers = permute(places, count, key(0, Purpose.ORDER, epoch))
+    steps, rows = np.divmod(places + epoch * count, size)
+    found = {step: batches[step] for step in set(steps.tolist())}
+    out = {}
+    for name in ("input_ids", "mlm_labels", "nsp_labels"):
+        values = np.stack([found[s][name][r] for s, r in zip(steps, rows, strict=True)])
+        out[name] = values[np.argsort(numbers)]
+    return numbers, out
+
+
+def test_static_masks_come_round_and_the_order_does_not(corpus):
+    dynamic = tiny.batches(corpus)
+    static = tiny.batches(corpus, replace(tiny.DATA, static_copies=2))
+    orders, drawn = zip(*(by_example(static, epoch) for epoch in range(4)), strict=True)
+    for epoch in (0, 1):
+        assert_equal(drawn[epoch], drawn[epoch + 2])
+        assert_equal(drawn[epoch], by_example(dynamic, epoch)[1])
+    for one, other in itertools.combinations(range(4), 2):
+        assert (orders[one] != orders[other]).any()
+    new = [drawn[0], drawn[1], *(by_example(dynamic, epoch)[1] for epoch in (2, 3))]
+    for one, other in itertools.combinations(new, 2):
+        same = (one["input_ids"] == other["input_ids"]).all(axis=1)
+        assert same.mean() < 0.05
+
+
+def held_out(corpus, **switches):
+    config = replace(tiny.DATA, **switches)
+    rows, vocabulary = Rows(corpus.folder, "held_out"), tiny.vocabulary()
+    return build_examples(rows, vocabulary, config, short_probability=0.0), config, vocabulary
+
+
 def test_evaluation_is_fixed_whatever_training_masks(corpus):
-    pairs = SegmentPairs(Rows(corpus.folder, "held_out"), 32, 0.0)
-    usual = EvaluationBatches(pairs, tiny.DATA, tiny.VOCAB)
+    examples, config, vocabulary = held_out(corpus)
+    usual = EvaluationBatches(examples, config, vocabulary)
     odd = replace(
-        tiny.DATA, mask_rate=0.6, mask_token_share=1.0, random_token_share=0.0, max_predictions=2
-    )
-    other = EvaluationBatches(pairs, odd, tiny.VOCAB)
-    real = 0
+        config, mask_rate=0.6, mask_token_share=1.0, random_token_share=0.0, max_predictions=2,
+        mask_units="span", static_copies=3,
+    )  # fmt: skip
+    other = EvaluationBatches(examples, odd, vocabulary)
     for step in range(len(usual)):
         assert_equal(usual[step], other[step])
         assert usual[step]["mlm_overflow"].sum() == 0
-        real += usual[step]["nsp_weights"].sum()
-    assert real == len(pairs)
-    last = usual[len(usual) - 1]
-    unused = last["nsp_weights"] == 0
-    assert not last["mlm_weights"][unused].any() and not last["segment_ids"][unused].any()
+
+
+@pytest.mark.parametrize("form, pairs", [
+    ("segment-pair", "nsp"), ("sentence-pair", "sop"), ("segment-pair", "none"),
+    ("full-sentences", "nsp"), ("doc-sentences", "none"),
+])  # fmt: skip
+def test_evaluation_is_every_example_once(corpus, form, pairs):
+    examples, config, vocabulary = held_out(corpus, format=form, pairs=pairs)
+    batches = EvaluationBatches(examples, config, vocabulary)
+    found = [batches[step] for step in range(len(batches))]
+    whole = {name: np.concatenate([batch[name] for batch in found]) for name in found[0]}
+    np.testing.assert_array_equal(whole["rows"], np.arange(len(found) * config.batch_size))
+    unused = whole["rows"] >= len(examples)
+    assert unused.any(), "the last batch is to be filled"
+    weights = {name for name in whole if name.endswith("_weights")}
+    assert weights == {"mlm_weights", *([f"{examples.labels}_weights"] if examples.labels else [])}
+    for name in (*weights, "segment_ids"):
+        assert not whole[name][unused].any() and whole[name][~unused].any()
+    drawn = examples.batch(np.arange(len(examples)), key(0, 0, np.arange(len(examples))))
+    np.testing.assert_array_equal(whole["segment_ids"][~unused], drawn["segment_ids"])
+
+
+def test_evaluation_of_a_part(corpus):
+    examples, config, vocabulary = held_out(corpus)
+    whole = EvaluationBatches(examples, config, vocabulary)
+    assert len(examples) > 20
+    for enough in (len(examples), 10**6):
+        batches = EvaluationBatches(examples, config, vocabulary, limit=enough)
+        assert len(batches) == len(whole)
+        assert_equal(batches[1], whole[1])
+
+    def rows_of(batches):
+        found = [batches[step] for step in range(len(batches))]
+        return [
+            (ids.tobytes(), labels.tobytes())
+            for batch in found
+            for ids, labels, weight in zip(
+                batch["input_ids"], batch["mlm_labels"], batch["nsp_weights"], strict=True
+            )
+            if weight
+        ]
+
+    small, large = (EvaluationBatches(examples, config, vocabulary, limit=n) for n in (5, 20))
+    assert len(small) == 1 and len(large) == 3
+    assert rows_of(small) == rows_of(large)[:5] and len(rows_of(large)) == 20
+    assert set(rows_of(large)) < set(rows_of(whole)) and rows_of(large) != rows_of(whole)[:20]
+    hosts = [
+        EvaluationBatches(examples, config, vocabulary, 20, host=host, hosts=2)[2]
+        for host in range(2)
+    ]
+    assert_equal({n: np.concatenate([h[n] for h in hosts]) for n in hosts[0]}, large[2])
 
 
 def test_unigram_loss(corpus):
-    pairs = SegmentPairs(Rows(corpus.folder, "held_out"), 32, 0.0)
-    batches = EvaluationBatches(pairs, tiny.DATA, tiny.VOCAB)
+    batches = EvaluationBatches(*held_out(corpus))
     assert unigram_loss(batches, np.zeros(tiny.VOCAB, int)) == pytest.approx(np.log(tiny.VOCAB))
     counts = np.arange(tiny.VOCAB)
     labels = np.concatenate(

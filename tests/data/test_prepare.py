@@ -8,15 +8,22 @@ from etils import epath
 
 from bert_jax.data import corpora
 from bert_jax.data.config import CorpusConfig
+from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.prepare import UNIGRAM, cached, prepare
-from bert_jax.data.records import ROW_TOKENS, Rows, RowWriter, read_manifest
-from bert_jax.data.tokenizers import load_tokenizer
+from bert_jax.data.records import FORMAT, ROW_TOKENS, Rows, RowWriter, read_manifest
+from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
 from bert_jax.errors import UserError
 from tests import tiny
 
 
 def quiet(what, documents):
     pass
+
+
+def config_of(corpus, **changes):
+    """As tests/tiny.py prepared it."""
+    facts = {"source": str(corpus.text), "held_out": 0.3, "tokenizer": "sentencepiece"}
+    return CorpusConfig(**facts | changes)
 
 
 def decoded(folder, split):
@@ -44,11 +51,14 @@ def test_manifest_counts_what_is_there(corpus):
     with open(corpus.folder / UNIGRAM, "rb") as file:
         counts = np.load(file)
     np.testing.assert_array_equal(counts, np.bincount(tokens, minlength=tiny.VOCAB))
+    assert manifest["tokenizer"] == "sentencepiece"
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert manifest["special_tokens"] == {name: number for number, name in enumerate(names)}
 
 
 def test_preparing_twice_gives_the_same_bytes(corpus, tmp_path):
     again = tmp_path / "again"
-    prepare(CorpusConfig(source=str(corpus.text), held_out=0.3), tiny.VOCAB, again, quiet)
+    prepare(config_of(corpus), tiny.VOCAB, again, quiet)
     files = sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert len(files) >= 8
     for name in files:
@@ -62,7 +72,12 @@ def test_a_long_document_becomes_several_rows(tmp_path):
     writer.close()
     (tmp_path / "manifest.json").write_text(
         json.dumps(
-            {"format": 1, "vocab_size": 200, "dtype": "<u2", "splits": {"train": writer.counts}}
+            {
+                "format": FORMAT,
+                "vocab_size": 200,
+                "dtype": "<u2",
+                "splits": {"train": writer.counts},
+            }
         )
     )
     rows = Rows(tmp_path, "train")
@@ -74,15 +89,81 @@ def test_a_long_document_becomes_several_rows(tmp_path):
 
 def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    config = CorpusConfig(source=str(corpus.text), held_out=0.3)
+    config = config_of(corpus)
     calls = []
     first = cached(config, tiny.VOCAB, lambda what, n: calls.append(n))
     assert calls and cached(config, tiny.VOCAB, quiet) == first
     calls.clear()
     cached(config, tiny.VOCAB, lambda what, n: calls.append(n))
     assert not calls
-    other = CorpusConfig(source=str(corpus.text), held_out=0.4)
+    other = config_of(corpus, held_out=0.4)
     assert cached(other, tiny.VOCAB, quiet) != first
+
+
+def test_what_decides_the_tokenizer_decides_the_cache(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    changes = [
+        {},
+        {"tokenizer": "wordpiece"},
+        {"lowercase": False},
+        {"special_tokens": "<s> <pad> </s> <unk> ... <mask>"},
+        {"tokenizer": str(corpus.folder)},
+    ]
+    folders = [cached(config_of(corpus, **c), tiny.VOCAB, quiet) for c in changes]
+    assert len(set(folders)) == len(changes)
+    special = read_manifest(folders[3])["special_tokens"]
+    assert special == {"<pad>": 1, "<unk>": 3, "<s>": 0, "</s>": 2, "<mask>": tiny.VOCAB - 1}
+
+
+@pytest.mark.parametrize("kind, size", [("wordpiece", 200), ("bpe", 400)])
+def test_every_kind_of_tokenizer(corpus, tmp_path, kind, size):
+    output = tmp_path / "prepared"
+    config = config_of(corpus, tokenizer=kind)
+    manifest = prepare(config, size, output, quiet)
+    assert manifest["vocab_size"] == load_tokenizer(output / "tokenizer").vocab_size == size
+    for split in ("train", "held_out"):
+        assert decoded(output, split) == decoded(corpus.folder, split)
+    prepare(config, size, tmp_path / "again", quiet)
+    files = [path for path in output.rglob("*") if path.is_file()]
+    assert len(files) >= 8
+    for path in files:
+        again = tmp_path / "again" / path.relative_to(output)
+        assert again.read_bytes() == path.read_bytes(), path
+
+
+def test_a_tokenizer_can_be_taken_as_it_is(corpus, tmp_path):
+    """From its own folder, and from what has it in a folder tokenizer; its path does not count."""
+    manifests = []
+    for number, folder in enumerate([corpus.folder, corpus.folder / "tokenizer"]):
+        config = config_of(corpus, tokenizer=str(folder), lowercase=bool(number))
+        output = tmp_path / f"prepared{number}"
+        manifests.append(prepare(config, tiny.VOCAB, output, quiet))
+        assert decoded(output, "train") == decoded(corpus.folder, "train")
+    assert manifests[0] == manifests[1]
+    trained = read_manifest(corpus.folder)
+    assert manifests[0]["tokenizer"] == trained["tokenizer_sha256"]
+    assert manifests[0]["special_tokens"] == trained["special_tokens"]
+    with pytest.raises(UserError, match="set model.vocab_size=200"):
+        prepare(config, 300, tmp_path / "other", quiet)
+    for wrong in ("byte-pairs", str(corpus.text)):
+        with pytest.raises(UserError, match="corpus.tokenizer=.*wordpiece, sentencepiece, bpe"):
+            prepare(config_of(corpus, tokenizer=wrong), tiny.VOCAB, tmp_path / "other", quiet)
+
+
+def test_a_sentence_after_another_has_a_space_before_it(corpus, tmp_path):
+    """To a tokenizer that puts none before a text, as RoBERTa's, only a document's first word is
+    without one."""
+    trained = train_tokenizer("bpe", tiny.sentences(400), 400, True, "<s> <pad> </s> <unk> <mask>")
+    description = json.loads(trained.to_json())
+    description["pre_tokenizer"]["add_prefix_space"] = False
+    tokenizer = FastTokenizer(description)
+    tokenizer.save(tmp_path / "roberta")
+    prepare(config_of(corpus, tokenizer=str(tmp_path / "roberta")), 400, tmp_path / "out", quiet)
+    rows = Rows(tmp_path / "out", "train")
+    (first,) = rows.read(np.array([0]))
+    ends = np.cumsum(rows.index.sentence_lengths[rows.index.sentences(0)])
+    begins = [tokenizer.piece(int(first[place]))[0] for place in [0, *ends[:-1]]]
+    assert begins[0] != "Ġ" and set(begins[1:]) == {"Ġ"}
 
 
 def test_an_interrupted_prepare_leaves_nothing(corpus, tmp_path):
@@ -92,7 +173,7 @@ def test_an_interrupted_prepare_leaves_nothing(corpus, tmp_path):
 
     output = tmp_path / "prepared"
     with pytest.raises(KeyboardInterrupt):
-        prepare(CorpusConfig(source=str(corpus.text), held_out=0.3), tiny.VOCAB, output, interrupt)
+        prepare(config_of(corpus), tiny.VOCAB, output, interrupt)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,10 +9,8 @@ import pytest
 from flax import nnx
 
 from bert_jax.errors import UserError
-from bert_jax.models.config import EncoderConfig
 from bert_jax.models.dropout import row_keys
 from bert_jax.models.encoder import Encoder
-from configs import bert
 from tests import tiny
 
 pytestmark = pytest.mark.tree_mode
@@ -41,7 +39,10 @@ def with_config(encoder, **changes):
 
 
 @pytest.mark.parametrize("changes", [{"scan_layers": False}, {"remat": "full"}])
-def test_switches_change_no_value_and_no_gradient(encoder, batch, changes):
+@pytest.mark.parametrize("share", ["none", "attention", "feedforward", "all"])
+def test_switches_change_no_value_and_no_gradient(batch, changes, share):
+    encoder = Encoder(replace(tiny.MODEL, share=share), nnx.Rngs(0))
+    changes = changes | {"share": share}
     keys = row_keys(jax.random.key(3), jnp.arange(8))
 
     def outcome(module):
@@ -61,6 +62,30 @@ def test_switches_change_no_value_and_no_gradient(encoder, batch, changes):
         strict=True,
     ):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", ["attention", "feedforward", "all"])
+def test_shared_layers_are_equal_layers(encoder, batch, share):
+    """Sharing computes what stacked layers with equal parameters do."""
+    shared = Encoder(replace(tiny.MODEL, share=share), nnx.Rngs(1))
+    other = Encoder(tiny.MODEL, nnx.Rngs(2))
+    state = nnx.state(shared)
+    for name in ("attention", "attention_norm", "feedforward", "feedforward_norm"):
+        if name in shared.shared:
+            state["layers"][name] = jax.tree.map(
+                lambda leaf: jnp.stack([leaf] * tiny.MODEL.num_layers), state["layers"][name]
+            )
+    nnx.update(other, state)
+    np.testing.assert_allclose(run(other, batch), run(shared, batch), rtol=0, atol=1e-5)
+
+
+def test_positions_begin_at_their_offset(encoder, batch):
+    later = Encoder(replace(tiny.MODEL, position_offset=2), nnx.Rngs(0))
+    nnx.update(later, nnx.state(encoder))
+    assert later.embeddings.position.get_value().shape == (64, 32)  # as taken over
+    table = jnp.pad(encoder.embeddings.position.get_value(), ((2, 0), (0, 0)))
+    later.embeddings.position.set_value(table)
+    np.testing.assert_array_equal(run(later, batch), run(encoder, batch))
 
 
 def test_padding_reaches_no_token(encoder, batch):
@@ -130,29 +155,6 @@ def test_parameter_names():
     }
 
 
-def count(module) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
-
-
-@pytest.mark.parametrize(
-    ("preset", "encoder_with_pooler", "both_heads"),
-    [
-        ("tiny", 4_385_920, 4_433_468),
-        ("mini", 11_170_560, 11_267_900),
-        ("small", 28_763_648, 29_058_876),
-        ("medium", 41_373_184, 41_668_412),
-        ("base", 109_482_240, 110_106_428),
-        ("large", 335_141_888, 336_226_108),
-    ],
-)
-def test_parameter_counts(preset, encoder_with_pooler, both_heads):
-    """Turc et al. 2019 and Devlin et al. 2018, to the unit; padding of the vocabulary is ours."""
-    model = EncoderConfig(**bert.get_config(preset).model.to_dict() | {"vocab_multiple": 1})
-    module = nnx.eval_shape(lambda: tiny.bert(model).build(model, nnx.Rngs(0)))
-    assert count(module.encoder) == encoder_with_pooler
-    assert count(module) == both_heads
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -161,6 +163,8 @@ def test_parameter_counts(preset, encoder_with_pooler, both_heads):
         ({"hidden_dropout": 1.0}, "hidden_dropout=1.0"),
         ({"num_layers": 0}, "num_layers=0"),
         ({"dtype": "float16"}, "dtype='float16'"),
+        ({"share": "some"}, "share='some'"),
+        ({"embedding_size": -1}, "embedding_size=-1"),
     ],
 )
 def test_bad_sizes_are_named(changes, said):

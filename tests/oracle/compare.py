@@ -7,24 +7,54 @@ import argparse
 import json
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
 
+from bert_jax import pretrained
+from bert_jax.convert import convert
+from bert_jax.data.tokenizers import train_tokenizer
+from bert_jax.interop.folder import read_folder
 from bert_jax.models.config import EncoderConfig
-from bert_jax.training.step import init_parameters
+from bert_jax.objectives import build_pretrained
+from bert_jax.training.mesh import one_device
 from tests import tiny
-from tests.oracle import mapping
-from tests.oracle.test_bert import FIXTURE, compare, part
+from tests.oracle import cases
 
 REFERENCE = Path(__file__).parent / "reference.py"
+# Ours to theirs, at sizes that no fixture has.
+MODEL = EncoderConfig(
+    vocab_size=300, hidden_size=40, num_layers=3, num_heads=5, intermediate_size=72,
+    max_positions=33, initializer_stddev=0.2,
+)  # fmt: skip
+OURS = {
+    "BertForPreTraining": (MODEL, ("mlm", "nsp")),
+    "BertForMaskedLM": (replace(MODEL, pooler=False), ("mlm",)),
+    "RobertaForMaskedLM": (
+        replace(MODEL, pooler=False, position_offset=2, type_vocab_size=1), ("mlm",),
+    ),
+    "AlbertForPreTraining": (replace(MODEL, embedding_size=18, share="all"), ("mlm", "sop")),
+    "ElectraForPreTraining": (replace(MODEL, pooler=False, embedding_size=18), ("rtd",)),
+    "ElectraForMaskedLM": (replace(MODEL, pooler=False, embedding_size=18), ("mlm",)),
+}  # fmt: skip
+PARTLY_SHARED = {
+    share: (replace(MODEL, embedding_size=18, share=share), ("mlm", "sop"))
+    for share in ("attention", "feedforward", "none")
+}
+BRACKETS, ANGLES = "[PAD] [UNK] [CLS] [SEP] [MASK]", "<s> <pad> </s> <unk> ... <mask>"
+TOKENIZERS = (
+    ("wordpiece", BRACKETS, True), ("wordpiece", BRACKETS, False), ("bpe", ANGLES, False),
+    ("sentencepiece", BRACKETS, True), ("sentencepiece", ANGLES, False),
+)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--oracle", required=True, help="the Python that has torch")
-    parser.add_argument("--update", action="store_true", help="write the committed fixture anew")
+    parser.add_argument("--update", action="store_true", help="write the committed fixtures anew")
     arguments = parser.parse_args()
     folder = tempfile.TemporaryDirectory()
     scratch = Path(folder.name)
@@ -32,49 +62,68 @@ def main() -> None:
     def oracle(*words: object) -> None:
         subprocess.run([arguments.oracle, REFERENCE, *map(str, words)], check=True)
 
-    def load(path: Path) -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+    with jax.set_mesh(one_device()):
+        (scratch / "live").mkdir()
+        oracle("make", scratch / "live")
+        for path in sorted((scratch / "live").iterdir()):
+            fresh = cases.load(path)
+            cases.compare(fresh, cases.read_case(fresh, scratch / path.stem))
+            if arguments.update:
+                (cases.FIXTURES / path.name).write_bytes(path.read_bytes())
+            committed = cases.part(cases.load(cases.FIXTURES / path.name), "output")
+            for name, value in cases.part(fresh, "output").items():
+                np.testing.assert_allclose(committed[name], value, rtol=0, atol=1e-5)
+            print(f"{path.stem}: theirs computed here equals theirs; the fixture is today's")
+        tokenizers = {
+            (kind, names, lower): train_tokenizer(
+                kind, iter(tiny.sentences(400)), 300, lower, names
+            )
+            for kind, names, lower in TOKENIZERS
+        }
+        for name, (model, heads) in (OURS | PARTLY_SHARED).items():
+            angles = model.position_offset > 0
+            tokenizer = tokenizers[("bpe", ANGLES, False) if angles else TOKENIZERS[0]]
+            output = scratch / f"ours-{name}"
+            there_and_back(model, heads, tokenizer, output, oracle)
+            kind = json.loads((output / "config.json").read_text())["architectures"][0]
+            assert name in (kind, model.share)
+            print(f"ours written, loaded as {kind} (share={model.share}): equal")
+        for (kind, names, lower), tokenizer in tokenizers.items():
+            output = scratch / f"tokenizer-{kind}-{lower}-{len(names)}"
+            there_and_back(MODEL, ("mlm",), tokenizer, output, None)
+            texts = [*tiny.sentences(200, seed=5), "", "  Two  spaces, Ünïcode, 東京 and 😀 "]
+            (scratch / "texts.json").write_text(json.dumps(texts))
+            oracle("tokenize", output, scratch / "texts.json", scratch / "ids.json")
+            v = tokenizer.vocabulary
+            mine = [[v.cls, *ids, v.sep] for ids in tokenizer.encode(texts)]
+            assert mine == json.loads((scratch / "ids.json").read_text()), kind
+            print(f"tokenizer {kind}, {names}: AutoTokenizer gives our ids")
 
-    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        oracle("make", live := scratch / "live.npz")
-        fresh = load(live)
-        compare(fresh)
-        print(f"their weights, computed just now: equal ({fresh['versions']})")
-        if arguments.update:
-            FIXTURE.write_bytes(live.read_bytes())
-        for name, value in part(load(FIXTURE), "output").items():
-            np.testing.assert_allclose(part(fresh, "output")[name], value, rtol=0, atol=1e-5)
-        print("the committed fixture: what they compute today")
-        for model in (
-            EncoderConfig(
-                vocab_size=130, hidden_size=40, num_layers=2, num_heads=5, intermediate_size=72,
-                max_positions=33, initializer_stddev=0.2,
-            ),
-            EncoderConfig(
-                vocab_size=97, hidden_size=12, num_layers=5, num_heads=1, intermediate_size=7,
-                max_positions=31, initializer_stddev=0.4,
-            ),
-        ):  # fmt: skip
-            ours = mapping.flat(init_parameters(tiny.bert(model), model, seed=1))
-            weights = mapping.to_theirs(ours, model)
-            sizes = {
-                "vocab_size": model.vocab_size,
-                "hidden_size": model.hidden_size,
-                "num_hidden_layers": model.num_layers,
-                "num_attention_heads": model.num_heads,
-                "intermediate_size": model.intermediate_size,
-                "max_position_embeddings": model.max_positions,
-                "type_vocab_size": model.type_vocab_size,
-            }
-            inputs = {name: v for name, v in fresh.items() if name.startswith("input/")}
-            given = {f"weight/{name}": value for name, value in weights.items()} | inputs
-            given["config"] = np.array(json.dumps(sizes))
-            np.savez(scratch / "ours.npz", **given)
-            oracle("run", scratch / "ours.npz", scratch / "theirs.npz")
-            compare(given | load(scratch / "theirs.npz"))
-            print(f"our weights, {sizes}: equal")
+
+def there_and_back(model, heads, tokenizer, output, oracle) -> None:
+    """Random parameters written by convert; where there is an oracle, its numbers beside ours."""
+    module = build_pretrained(model, heads, nnx.Rngs(1))
+    state = nnx.state(module, nnx.Param)
+    convert(pretrained.Pretrained("random", model, heads, state, tokenizer), output)
+    if oracle is None:
+        return
+    rng = np.random.default_rng(3)
+    real = np.arange(27) < np.array([27, 8, 20, 3])[:, None]
+    vocabulary = tokenizer.vocabulary
+    ids = rng.integers(5, model.vocab_size - 1, real.shape)
+    inputs = {
+        "input_ids": np.where(real, ids, vocabulary.pad),
+        "token_type_ids": rng.integers(0, model.type_vocab_size, real.shape) * real,
+        "attention_mask": real.astype(np.int64),
+        "labels": np.where(real & (rng.random(real.shape) < 0.5), ids, -100),
+        "pair_labels": rng.integers(0, 2, 4),
+    }
+    given = {f"input/{name}": value for name, value in inputs.items()}
+    np.savez(output.with_suffix(".npz"), **given)
+    oracle("run", output, output.with_suffix(".npz"), output.with_suffix(".out.npz"))
+    theirs = cases.load(output.with_suffix(".out.npz"))
+    given["config"] = np.array((output / "config.json").read_text())
+    cases.compare(given | theirs, read_folder(output))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ import jax
 import pytest
 from scipy import stats
 
+from bert_jax.config import from_mapping
 from bert_jax.errors import UserError
 from bert_jax.models.config import EncoderConfig
+from bert_jax.objectives import build_objective
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import lower_bound
-from bert_jax.training.flops import train_flops
+from bert_jax.training.flops import Pass, train_flops
 from bert_jax.training.mesh import MeshConfig, build_mesh
 from bert_jax.training.metrics import MetricsWriter
 
@@ -46,7 +48,50 @@ def test_flops_of_the_papers_sizes(layers, hidden, length, slots, forward):
     config = EncoderConfig(
         hidden_size=hidden, num_layers=layers, num_heads=hidden // 64, intermediate_size=4 * hidden
     )
-    assert train_flops(config, length, slots) == pytest.approx(3 * forward, rel=1e-3)
+    found = train_flops([Pass(config, slots, 0)], length)
+    assert found == pytest.approx(3 * forward, rel=1e-3)
+
+
+def sized(hidden, layers, embedding=0, vocab_size=30522):
+    return EncoderConfig(
+        hidden_size=hidden, num_layers=layers, num_heads=max(hidden // 64, 1),
+        intermediate_size=4 * hidden, embedding_size=embedding, vocab_size=vocab_size,
+    )  # fmt: skip
+
+
+LARGE = [(sized(256, 24, 1024), 80, 0), (sized(1024, 24), 0, 512)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "length", "rows", "expected"),
+    [
+        ([(sized(256, 12, 128), 20, 0)], 128, 128 * 1.45e6, 1.418740e18),
+        ([(sized(768, 12), 80, 0)], 512, 256e6, 6.428335e19),
+        ([(sized(1024, 24), 80, 0)], 512, 256e6, 1.917209e20),
+        ([(sized(64, 12, 128), 20, 0), (sized(256, 12, 128), 0, 128)], 128, 128e6, 1.293744e18),
+        ([(sized(256, 12, 768), 80, 0), (sized(768, 12), 0, 512)], 512, 256 * 766e3, 6.424542e19),
+        (LARGE, 512, 2048 * 4e5, 7.117606e20),
+        (LARGE, 512, 2048 * 175e4, 3.113953e21),
+        ([(sized(1024, 24, vocab_size=50265), 80, 0)], 512, 8000 * 500e3, 3.187221e21),
+        ([(sized(4096, 12, 128, 30000), 80, 0)], 512, 4096 * 1.5e6, 3.113924e22),
+    ],
+)  # fmt: skip
+def test_flops_by_the_convention_of_clark(passes, length, rows, expected):
+    """The output of the script that was released with Clark et al. 2020, to six digits."""
+    found = rows * train_flops([Pass(*one) for one in passes], length, "electra")
+    assert f"{found:.6e}" == f"{expected:.6e}"
+
+
+def test_an_objective_says_what_a_row_goes_through():
+    """The presets of configs/electra.py lead to the same numbers as the sizes above."""
+    from configs import electra
+
+    config = from_mapping(electra.get_config("base").to_dict())
+    objective = build_objective(config.objective, config.model, config.generator)
+    passes = [Pass(*one) for one in objective.passes(config.model, 512, 80)]
+    assert f"{256 * 766e3 * train_flops(passes, 512, 'electra'):.6e}" == "6.424542e+19"
+    with pytest.raises(UserError, match="the conventions are model and electra"):
+        train_flops(passes, 512, "other")
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(60, 100), (0, 10), (10, 10), (1040, 2000)])

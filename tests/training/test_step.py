@@ -9,7 +9,10 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from bert_jax.models.encoder import SHARED
 from bert_jax.models.sharding import RULES
+from bert_jax.objectives import build_objective
+from bert_jax.objectives.rtd import GeneratorConfig
 from bert_jax.training.feed import Feed
 from bert_jax.training.mesh import MeshConfig, build_mesh
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
@@ -133,14 +136,60 @@ def test_eight_devices_train_as_one_does(shape, corpus, one_device_losses):
     np.testing.assert_allclose(losses, one_device_losses, rtol=0, atol=1e-5)
 
 
-def test_names_of_all_parameters_have_a_role():
-    objective = tiny.bert()
-    module = nnx.eval_shape(lambda: objective.build(tiny.MODEL, nnx.Rngs(0)))
+NARROW = replace(tiny.MODEL, embedding_size=16)
+LAMB = replace(OPTIMIZER, name="lamb")
+# A sum of terms over shared layers, and a generator with each kind of tie and of term.
+OTHERS = {
+    "sop, all shared": ({"mlm": 1, "sop": 1}, replace(NARROW, share="all"), LAMB, None),
+    "sop, part shared": ({"mlm": 1, "sop": 1}, replace(NARROW, share="attention"), LAMB, None),
+    "rtd": ({"mlm": 1, "rtd": 50}, NARROW, OPTIMIZER, GeneratorConfig(0.5)),
+    "replace, untied": ({"mlm": 1, "replace_mlm": 1}, NARROW, LAMB, GeneratorConfig(0.5, "none")),
+    "copying, tied": ({"mlm": 1, "all_tokens_mlm": 1}, NARROW, LAMB, GeneratorConfig(1.0, "all")),
+}
+
+
+def other(name):
+    terms, model, optimizer, generator = OTHERS[name]
+    terms = {term: float(value) for term, value in terms.items()}
+    return build_objective(terms, model, generator or GeneratorConfig()), model, optimizer
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_objective_trains_on_any_mesh(name):
+    """Eight devices, three ways cut, dropout on: the first losses are those of one."""
+
+    def losses(shape):
+        mesh = mesh_of(shape)
+        objective, model, optimizer = other(name)
+        with jax.set_mesh(mesh):
+            tx = build_optimizer(optimizer, 100)
+            state = init_state(objective, model, tx, seed=0)
+            step = make_train_step(objective, model, tx, seed=0)
+            batch = tiny.on_mesh(mesh, tiny.random_batch())
+            found = []
+            for _ in range(4):
+                state, metrics = step(state, batch)
+                found.append(float(metrics["loss"]))
+            variables = jax.tree.leaves(state.parameters, is_leaf=is_variable)
+            for variable in variables:
+                spec = jax.typeof(variable.get_value()).sharding.spec
+                assert spec == RULES.parameter(variable), variable
+            sums = make_eval_step(objective, model)(state.parameters, batch)
+            assert all(np.isfinite(tally).all() for tally in sums.tallies.values())
+            return found
+
+    np.testing.assert_allclose(losses((2, 2, 2)), losses((1, 1, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_names_of_all_parameters_have_a_role(name):
+    objective, model, _ = other(name)
+    module = nnx.eval_shape(lambda: objective.build(model, nnx.Rngs(0)))
     for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)):
         role = variable.get_metadata("role")
         letters = role.rsplit("_", 1)[1]
         assert len(letters) == len(getattr(RULES, role)), path
-        stacked = "layers" in path
+        stacked = "layers" in path and path[path.index("layers") + 1] not in SHARED[model.share]
         assert variable.get_value().ndim == len(letters) + stacked, path
 
 

@@ -1,0 +1,293 @@
+"""A Hugging Face folder to an encoder with heads, and back: config.json and safetensors."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bert_jax.errors import UserError
+from bert_jax.interop import FAMILIES
+from bert_jax.interop.family import Family
+from bert_jax.interop.rows import Row
+from bert_jax.models.config import EncoderConfig
+from bert_jax.models.encoder import SHARED, Encoder
+from bert_jax.models.heads import HEADS
+
+CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
+# Buffers that older versions stored.
+_NO_WEIGHT = ("position_ids", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An encoder and heads by our names: `parameters` by dotted path, float32. `notes` say what
+    the folder had, or lacked, beside them."""
+
+    config: EncoderConfig
+    heads: tuple[str, ...]
+    parameters: dict[str, np.ndarray]
+    notes: list[str] = field(default_factory=list)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether config.json there is one of transformers: they all say their model_type."""
+    try:
+        return "model_type" in json.loads((path / CONFIG).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def read_folder(folder: Path) -> Converted:
+    """Raises UserError for a folder or family that cannot be read, naming what is wrong."""
+    values = json.loads((folder / CONFIG).read_text())
+    family = _family(folder, values["model_type"])
+    tensors = _Tensors(folder, family)
+    heads = tuple(h for h, rows in family.heads.items() if _has(tensors, rows(EncoderConfig())))
+    try:
+        config = family.to_ours(values, pooler=f"{family.prefix}.pooler" in tensors.prefixes)
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: {error}") from error
+    notes: list[str] = []
+    parameters, used, shapes = {}, set(), _shapes(config, heads)
+    for row in family.rows(config, heads):
+        count = _layers(row, config)
+        parts = [tensors.all(row, layer) for layer in range(max(count, 1))]
+        used |= {name for _, names in parts for name in names}
+        arrays = [_join(row, config, [_cut(name, x, config, notes) for name, x in
+                                      zip(names, xs, strict=True)], folder)
+                  for xs, names in parts]  # fmt: skip
+        parameters[row.ours] = np.stack(arrays) if count else arrays[0]
+        if parameters[row.ours].shape != (wanted := shapes[row.ours]):
+            raise UserError(
+                f"{folder}: {row.theirs[0]} has shape {parts[0][0][0].shape}, and config.json "
+                f"leads to {wanted} in {row.ours}"
+            )
+    tensors.check_aliases(family.aliases)
+    if extra := tensors.names - used - family.aliases.keys():
+        shown = ", ".join(sorted(extra)[:4]) + (", ..." if len(extra) > 4 else "")
+        notes.append(f"{folder}: not used: {len(extra)} tensor(s): {shown}")
+    return Converted(config, heads, parameters, list(dict.fromkeys(notes)))
+
+
+def write_folder(
+    folder: Path,
+    config: EncoderConfig,
+    parameters: Mapping[str, np.ndarray],
+    heads: Iterable[str],
+    special_ids: Mapping[str, int],
+    files: Mapping[str, str],
+) -> list[str]:
+    """Write a folder that transformers loads; returns notes on what it could not take along.
+
+    `special_ids`: ids of pad, cls and sep. `files`: further files, as the tokenizer's. Raises
+    UserError where the folder exists and where no architecture of transformers is this encoder.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; name a new folder, or delete it first")
+    family, kept, notes = _choose(config, tuple(heads), special_ids)
+    tensors: dict[str, np.ndarray] = {}
+    for row in family.rows(config, kept):
+        value, count = np.asarray(parameters[row.ours], np.float32), _layers(row, config)
+        copies = 1 if config.share == "all" else config.num_layers  # of what is shared in part
+        for layer in range(count or (copies if "{}" in row.theirs[0] else 1)):
+            arrays = row.part(value[layer] if count else value)
+            for name, array in zip(row.theirs, arrays, strict=True):
+                tensors[name.format(layer)] = np.ascontiguousarray(array)
+    values = family.to_theirs(config, kept) | {
+        "pad_token_id": special_ids["pad"],
+        "bos_token_id": special_ids["cls"],
+        "eos_token_id": special_ids["sep"],
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file(tensors, scratch / WEIGHTS, {"format": "pt"})  # transformers asks for the word
+        (scratch / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+        for name, text in files.items():
+            (scratch / name).write_text(text)
+        scratch.chmod(0o755)
+        scratch.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error}); make room and try again"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return notes
+
+
+def _choose(
+    config: EncoderConfig, heads: tuple[str, ...], special_ids: Mapping[str, int]
+) -> tuple[Family, tuple[str, ...], list[str]]:
+    """The family that takes most of the heads, which of them, and notes on the others."""
+    reasons, found = [], []
+    for family in FAMILIES:
+        reason = family.fits(config)
+        if not reason and config.position_offset not in (0, special_ids["pad"] + 1):
+            reason = (
+                f"its positions begin at the padding's id + 1 = {special_ids['pad'] + 1}, these at "
+                f"{config.position_offset}"
+            )
+        if reason:
+            reasons.append(f"not {family.model_types[0]}: {reason}")
+            continue
+        for kept in family.architectures:
+            if set(kept) <= set(heads):
+                found.append((len(kept), family, kept))
+    if not found:
+        raise UserError(f"transformers has no architecture for this encoder ({'; '.join(reasons)})")
+    _, family, kept = max(found, key=lambda entry: entry[0])
+    lost = [head for head in heads if head not in kept]
+    notes = [f"left out: the {h} head, which {family.architectures[kept]} has not" for h in lost]
+    if config.share not in ("all", "none"):
+        notes.append("shared parts were written once a layer: theirs shares whole layers or none")
+    return family, kept, notes
+
+
+def _layers(row: Row, config: EncoderConfig) -> int:
+    """The length of our first axis that counts layers; 0 where there is none."""
+    part = row.ours.removeprefix("encoder.layers.").partition(".")[0]
+    stacked = row.ours.startswith("encoder.layers.") and part not in SHARED[config.share]
+    return config.num_layers if stacked else 0
+
+
+def _shapes(config: EncoderConfig, heads: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Of our parameters, by dotted path."""
+
+    def build() -> dict[str, nnx.State]:
+        rngs = nnx.Rngs(0)
+        modules = {f"heads.{name}": HEADS[name](config, rngs) for name in heads}
+        modules["encoder"] = Encoder(config, rngs)
+        return {name: nnx.state(module, nnx.Param) for name, module in modules.items()}
+
+    return {
+        ".".join(map(str, (name, *path))): variable.get_value().shape
+        for name, state in jax.eval_shape(build).items()
+        for path, variable in nnx.to_flat_state(state)
+    }
+
+
+def _has(tensors: "_Tensors", rows: list[Row]) -> bool:
+    return any(name in tensors.names for row in rows for name in row.theirs)
+
+
+def _cut(name: str, array: np.ndarray, config: EncoderConfig, notes: list[str]) -> np.ndarray:
+    """Rows beyond vocab_size only pad the vocabulary: some trainers round it up."""
+    of_vocabulary = name.endswith(("word_embeddings.weight", "predictions.bias", "lm_head.bias"))
+    if of_vocabulary and len(array) > config.vocab_size:
+        notes.append(f"{name}: {len(array)} rows cut to vocab_size={config.vocab_size}")
+        return array[: config.vocab_size]
+    return array
+
+
+def _join(row: Row, config: EncoderConfig, arrays: list[np.ndarray], folder: Path) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(row.join(arrays))
+    except ValueError as error:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise UserError(
+            f"{folder}: {row.theirs[0]} has shape {shapes}, which config.json does not lead to"
+        ) from error
+
+
+def _family(folder: Path, model_type: object) -> Family:
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.model_types)
+    raise UserError(f"{folder}: model_type={model_type!r} is not one of {known}")
+
+
+class _Tensors:
+    """The tensors of a folder by name, old names and missing prefixes made good."""
+
+    def __init__(self, folder: Path, family: Family):
+        self._folder = folder
+        self._files: dict[str, tuple[Path, str]] = {}
+        for path in self._paths():
+            try:
+                with safe_open(path, "numpy") as file:
+                    stored = list(file.keys())
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"{path}: cannot be read ({error}); fetch it again") from error
+            for name in stored:
+                if name.rpartition(".")[2] not in _NO_WEIGHT:
+                    self._files[_new_name(name)] = path, name
+        if not any(name.startswith(family.prefix + ".") for name in self._files):
+            # A bare encoder was saved without its name.
+            self._files = {f"{family.prefix}.{name}": file for name, file in self._files.items()}
+        for alias, name in family.aliases.items():
+            if alias in self._files and name not in self._files:
+                self._files[name] = self._files.pop(alias)
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._files)
+
+    @property
+    def prefixes(self) -> set[str]:
+        return {".".join(name.split(".")[:2]) for name in self._files}
+
+    def all(self, row: Row, layer: int) -> tuple[list[np.ndarray], list[str]]:
+        names = [name.format(layer) for name in row.theirs]
+        return [self.get(name) for name in names], names
+
+    def get(self, name: str) -> np.ndarray:
+        if name not in self._files:
+            raise UserError(f"{self._folder}: has no tensor {name}, which config.json leads to")
+        path, stored = self._files[name]
+        try:
+            with safe_open(path, "numpy") as file:
+                array = file.get_tensor(stored)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: {stored} cannot be read ({error})") from error
+        if array.dtype.kind not in "fV":
+            raise UserError(f"{path}: {stored} is of type {array.dtype}, not of floating point")
+        return np.asarray(array, np.float32)
+
+    def check_aliases(self, aliases: Mapping[str, str]) -> None:
+        """A stored copy of a tied tensor must be one."""
+        for alias, name in aliases.items():
+            if alias in self._files and not np.array_equal(self.get(alias), self.get(name)):
+                raise UserError(
+                    f"{self._folder}: {alias} is not {name}: the model is untied, and here the "
+                    f"output matrix is the word embedding"
+                )
+
+    def _paths(self) -> list[Path]:
+        if (self._folder / WEIGHTS).exists():
+            return [self._folder / WEIGHTS]
+        if (self._folder / SHARDS).exists():
+            try:
+                found = json.loads((self._folder / SHARDS).read_text())["weight_map"].values()
+                names = sorted({str(name) for name in found})
+            except (OSError, ValueError, KeyError, AttributeError) as error:
+                raise UserError(f"{self._folder / SHARDS}: cannot be read ({error})") from error
+            for name in names:
+                if Path(name).name != name:
+                    raise UserError(f"{self._folder / SHARDS}: {name!r} is no name of a file here")
+            return [self._folder / name for name in names]
+        if any(self._folder.glob("*.bin")):
+            raise UserError(
+                f"{self._folder}: its weights are a pickle (.bin), which can run any code and is "
+                f'never loaded; where you trust it, convert it once: python -c "from transformers '
+                f"import AutoModelForPreTraining as A; A.from_pretrained('{self._folder}')"
+                f".save_pretrained('{self._folder}-safe')\""
+            )
+        raise UserError(f"{self._folder}: has no {WEIGHTS} and no {SHARDS}")
+
+
+def _new_name(name: str) -> str:
+    """The first released checkpoints call the parts of a norm gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name

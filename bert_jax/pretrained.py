@@ -1,0 +1,145 @@
+"""A MODEL, as every program takes one: a workdir of pretrain, or a Hugging Face folder."""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from bert_jax import config as configs
+from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
+from bert_jax.errors import UserError
+from bert_jax.interop.folder import is_folder, read_folder
+from bert_jax.models.config import EncoderConfig
+from bert_jax.objectives import Objective, build_objective, build_pretrained
+from bert_jax.objectives.base import EncoderWithHeads
+from bert_jax.training.checkpoint import restore_parameters
+from bert_jax.training.step import init_parameters, place
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder and its heads: parameters as an EncoderWithHeads has them, float32."""
+
+    name: str
+    config: EncoderConfig
+    heads: tuple[str, ...]
+    parameters: nnx.State
+    tokenizer: Tokenizer
+
+    @property
+    def graph(self) -> nnx.GraphDef:
+        return nnx.graphdef(
+            nnx.eval_shape(lambda: build_pretrained(self.config, self.heads, nnx.Rngs(0)))
+        )
+
+    def module(self, parameters: nnx.State) -> EncoderWithHeads:
+        return nnx.merge(self.graph, parameters)
+
+    def require(self, head: str, purpose: str) -> None:
+        if head not in self.heads:
+            has = ", ".join(self.heads) or "none"
+            raise UserError(
+                f"{self.name}: has no {head} head, so it cannot {purpose} (heads: {has})"
+            )
+
+
+def load(model: str | Path, part: str = "") -> Pretrained:
+    """The MODEL on the current mesh. `part`: of a workdir whose objective trained several, which
+    ('' for the first). Notes on what was not taken go to stderr.
+
+    Raises UserError where it is no model, or has no such part.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name a workdir or a Hugging Face folder")
+    return _from_folder(folder, part) if is_folder(folder) else _from_workdir(folder, part)
+
+
+def _from_folder(folder: Path, part: str) -> Pretrained:
+    if part:
+        raise UserError(f"{folder}: a Hugging Face folder is one model and has no part {part!r}")
+    found = read_folder(folder)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > found.config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model "
+            f"{found.config.vocab_size}; they are not of one model"
+        )
+    abstract = nnx.eval_shape(lambda: build_pretrained(found.config, found.heads, nnx.Rngs(0)))
+    state = nnx.from_flat_state(
+        [
+            (path, place(variable.replace(jnp.asarray(found.parameters[".".join(map(str, path))]))))
+            for path, variable in nnx.to_flat_state(nnx.state(abstract, nnx.Param))
+        ]
+    )
+    return Pretrained(str(folder), found.config, found.heads, state, tokenizer)
+
+
+def _from_workdir(workdir: Path, part: str) -> Pretrained:
+    config = configs.load(workdir)
+    model = replace(config.model, dtype="float32")
+    objective = build_objective(config.objective, model, config.generator)
+    part = part or objective.parts[0]
+    if part not in objective.parts:
+        raise UserError(
+            f"{workdir}: has no part {part!r}; there is {' and '.join(objective.parts)}"
+        )
+    like = init_parameters(objective, model, config.seed)
+    parameters, _ = restore_parameters(workdir, like)
+    model, state = objective.part(part, model, parameters)
+    return Pretrained(
+        str(workdir), model, tuple(state["heads"]), state, load_tokenizer(workdir / "tokenizer")
+    )
+
+
+def parts_of(model: str | Path) -> tuple[str, ...]:
+    """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
+    folder = Path(model)
+    if not folder.is_dir() or is_folder(folder):
+        return ()
+    config = configs.load(folder)
+    return build_objective(config.objective, config.model, config.generator).parts
+
+
+def begin(
+    source: Pretrained, objective: Objective, config: EncoderConfig, parameters: nnx.State
+) -> list[str]:
+    """Fill fresh parameters, in place, with those of a model; returns notes. Of a generator and a
+    discriminator the second has to be of its shape; the first is filled too where it is."""
+    notes = []
+    for number, name in enumerate(objective.parts):
+        try:
+            notes.append(_fill(objective.part(name, config, parameters)[1], source, name))
+        except UserError as error:
+            if number == 0:
+                raise
+            notes.append(f"the {name} begins anew: {error}")
+    return notes
+
+
+def _fill(target: nnx.State, source: Pretrained, name: str) -> str:
+    """The encoder, and the heads of equal name and shape. Nothing is changed before all of the
+    encoder is known to fit."""
+    mine = dict(nnx.to_flat_state(source.parameters))
+    pairs, fresh = [], []
+    for path, variable in nnx.to_flat_state(target):
+        found = mine.get(path)
+        if found is not None and found.get_value().shape == variable.get_value().shape:
+            pairs.append((variable, found.get_value()))
+        elif path[0] == "encoder" and path[1] != "pooler":
+            shape = "missing" if found is None else f"of shape {found.get_value().shape}"
+            raise UserError(
+                f"--init={source.name}: its {'.'.join(map(str, path))} is {shape}, and the "
+                f"{name}'s is of shape {variable.get_value().shape}; give the config of that model"
+            )
+        else:
+            fresh.append(".".join(map(str, path[:2])))
+    for variable, value in pairs:
+        variable.set_value(jax.device_put(value, variable.get_value().sharding))
+    new = f"; new: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
+    return f"the {name} begins from {source.name}{new}"
