@@ -39,7 +39,7 @@ from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
 from bert_jax.training.feed import Feed
 from bert_jax.training.flops import Pass, train_flops
-from bert_jax.training.mesh import build_mesh
+from bert_jax.training.mesh import build_mesh, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, Rates
 from bert_jax.training.optim import build_optimizer
 from bert_jax.training.step import init_state, make_eval_step, make_train_step
@@ -64,6 +64,11 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     # What is learned, and how. Built first: a wrong field is told before any work is done.
     train, vocab_size = config.train, config.model.vocab_size
     objective = build_objective(config.objective, config.model, config.generator)
+    passes = objective.passes(
+        config.model, config.data.sequence_length, config.data.max_predictions
+    )
+    for encoder, *_ in passes:
+        check_divides(mesh, encoder)
     tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
     if train.natural_bias and not config.objective.get("mlm"):
         raise UserError("train.natural_bias=true needs the mlm term: set objective.mlm=1")
@@ -126,7 +131,6 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     train_step = make_train_step(objective, config.model, tx, config.seed)
     eval_step = make_eval_step(objective, config.model)
     feed = Feed(read(batches, start, data.workers), objective.fields, mesh)
-    passes = objective.passes(config.model, data.sequence_length, data.max_predictions)
     row_flops = train_flops([Pass(*one) for one in passes], data.sequence_length)
     rates = Rates(row_flops * data.batch_size)
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}

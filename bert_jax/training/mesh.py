@@ -7,6 +7,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from bert_jax.errors import UserError
+from bert_jax.models.config import EncoderConfig
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -42,6 +43,21 @@ def build_mesh(config: MeshConfig, batch_size: int) -> Mesh:
             f"times mesh.fsdp; choose a multiple of {shards}"
         )
     return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+
+
+def check_divides(mesh: Mesh, config: EncoderConfig) -> None:
+    """Raises UserError where a size of the encoder cannot be cut as the mesh asks."""
+    for axis, names in (
+        ("tensor", ("num_heads", "intermediate_size", "padded_vocab_size")),
+        ("fsdp", ("hidden_size", "embedding_width")),
+    ):
+        for name in names:
+            size, parts = getattr(config, name), mesh.shape[axis]
+            if size % parts:
+                raise UserError(
+                    f"mesh.{axis}={parts} does not divide the {name} {size} of an encoder of "
+                    f"hidden_size {config.hidden_size}; choose a mesh.{axis} that does"
+                )
 
 
 def one_device() -> Mesh:

@@ -11,7 +11,7 @@ from bert_jax.objectives import build_objective
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import lower_bound
 from bert_jax.training.flops import Pass, train_flops
-from bert_jax.training.mesh import MeshConfig, build_mesh
+from bert_jax.training.mesh import MeshConfig, build_mesh, check_divides
 from bert_jax.training.metrics import MetricsWriter
 
 
@@ -33,6 +33,19 @@ def test_mesh_takes_all_devices():
 def test_a_mesh_that_does_not_fit_is_named(config, batch, said):
     with pytest.raises(UserError, match=said):
         build_mesh(config, batch)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (MeshConfig(4, 1, 2), "mesh.tensor=2 does not divide the num_heads 3"),
+        (MeshConfig(1, 8, 1), "mesh.fsdp=8 does not divide the hidden_size 12"),
+    ],
+)
+def test_an_encoder_that_cannot_be_cut_is_named(shape, said):
+    config = EncoderConfig(hidden_size=12, num_heads=3, intermediate_size=64)
+    with pytest.raises(UserError, match=said):
+        check_divides(build_mesh(shape, 16), config)
 
 
 @pytest.mark.parametrize(

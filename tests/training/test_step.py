@@ -136,11 +136,10 @@ def test_eight_devices_train_as_one_does(shape, corpus, one_device_losses):
     np.testing.assert_allclose(losses, one_device_losses, rtol=0, atol=1e-5)
 
 
-NARROW = replace(tiny.MODEL, embedding_size=16)
+NARROW = replace(tiny.MODEL, embedding_size=16, num_heads=4)
 LAMB = replace(OPTIMIZER, name="lamb")
 # A sum of terms over shared layers, and a generator with each kind of tie and of term.
 OTHERS = {
-    "sop, all shared": ({"mlm": 1, "sop": 1}, replace(NARROW, share="all"), LAMB, None),
     "sop, part shared": ({"mlm": 1, "sop": 1}, replace(NARROW, share="attention"), LAMB, None),
     "rtd": ({"mlm": 1, "rtd": 50}, NARROW, OPTIMIZER, GeneratorConfig(0.5)),
     "replace, untied": ({"mlm": 1, "replace_mlm": 1}, NARROW, LAMB, GeneratorConfig(0.5, "none")),
@@ -167,15 +166,16 @@ def test_every_objective_trains_on_any_mesh(name):
             step = make_train_step(objective, model, tx, seed=0)
             batch = tiny.on_mesh(mesh, tiny.random_batch())
             found = []
-            for _ in range(4):
+            for _ in range(3):
                 state, metrics = step(state, batch)
                 found.append(float(metrics["loss"]))
             variables = jax.tree.leaves(state.parameters, is_leaf=is_variable)
             for variable in variables:
                 spec = jax.typeof(variable.get_value()).sharding.spec
                 assert spec == RULES.parameter(variable), variable
-            sums = make_eval_step(objective, model)(state.parameters, batch)
-            assert all(np.isfinite(tally).all() for tally in sums.tallies.values())
+            if name == "rtd":
+                tallies = make_eval_step(objective, model)(state.parameters, batch).tallies
+                found += [float(tally.sum()) for tally in tallies.values()]
             return found
 
     np.testing.assert_allclose(losses((2, 2, 2)), losses((1, 1, 1)), rtol=1e-5)
