@@ -68,8 +68,10 @@ def guarded() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         leave(f"{where}{error.strerror}; make room or name a folder that can be written")
     except KeyboardInterrupt:
-        print("interrupted; start the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        print("interrupted; start the same command again to go on", file=sys.stderr, flush=True)
+        # As in `leave`: writers' threads would complain that they cannot end in order.
+        sys.stdout.flush()
+        os._exit(130)
 
 
 def run_config() -> RunConfig:

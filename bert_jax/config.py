@@ -64,7 +64,8 @@ class RunConfig:
             if self.objective.get(name) and pairs != name:
                 raise UserError(
                     f"objective.{name} needs pairs of its kind: set data.pairs={name} and "
-                    f"data.format=segment-pair; they are {self.data.pairs} and {self.data.format}"
+                    f"data.format=segment-pair or sentence-pair; they are {self.data.pairs} and "
+                    f"{self.data.format}"
                 )
         if self.data.sequence_length > self.model.max_positions:
             raise UserError(
@@ -90,7 +91,13 @@ def load(workdir: Path) -> RunConfig:
     """The config of a workdir. Raises UserError where it is none."""
     path = workdir / FILE
     try:
-        return from_mapping(json.loads(path.read_text()))
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict) or "objective" not in values:
+            raise UserError(
+                "is neither a run's nor, without model_type, a Hugging Face model's; name another "
+                "folder"
+            )
+        return from_mapping(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:

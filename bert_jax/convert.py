@@ -18,6 +18,7 @@ from flax import nnx
 
 from bert_jax import cli, pretrained
 from bert_jax.data.vocabulary import SPELLINGS
+from bert_jax.errors import UserError
 from bert_jax.interop.folder import write_folder
 from bert_jax.training.mesh import one_device
 
@@ -44,6 +45,8 @@ def convert(source: pretrained.Pretrained, output: Path) -> list[str]:
         ".".join(map(str, path)): np.asarray(variable.get_value())
         for path, variable in nnx.to_flat_state(source.parameters)
     }
+    if not all(np.isfinite(array).all() for array in parameters.values()):
+        raise UserError(f"{source.name}: its parameters are not finite: the run had diverged")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": source.config.max_positions,

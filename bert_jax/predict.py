@@ -4,8 +4,9 @@
   cat lines.txt | python -m bert_jax.predict fill-mask --model=runs/demo --top-k=3
 
 MODEL is a workdir of bert_jax.pretrain or a Hugging Face folder; of a run with a generator, the
-generator fills the masks. The texts are arguments, or lines on stdin. Each [MASK] gets its
-likeliest tokens: {"text": ..., "masks": [[{"token": ..., "probability": ...}, ...]]}.
+generator fills the masks. A mask is typed as [MASK] whatever its name. The texts are arguments,
+or lines on stdin. Each mask gets its likeliest tokens:
+{"text": ..., "masks": [[{"token": ..., "probability": ...}, ...]]}.
 """
 
 import argparse
@@ -63,8 +64,8 @@ def fill_masks(model: str, texts: Iterable[str], top_k: int) -> Iterator[dict]:
         source.require("mlm", "fill a mask")
         config, tokenizer = source.config, source.tokenizer
         vocabulary = tokenizer.vocabulary
-        if not 1 <= top_k <= config.vocab_size:
-            raise UserError(f"--top-k={top_k}: must be from 1 to {config.vocab_size}")
+        if not 1 <= top_k <= tokenizer.vocab_size:
+            raise UserError(f"--top-k={top_k}: must be from 1 to {tokenizer.vocab_size}")
 
         @jax.jit
         def likeliest(parameters, input_ids, segment_ids, positions):
@@ -73,6 +74,7 @@ def fill_masks(model: str, texts: Iterable[str], top_k: int) -> Iterator[dict]:
             logits = module.heads["mlm"](hidden, positions, word_embedding(module.encoder))
             # top_k wants V in one piece.
             whole = jax.sharding.reshard(logits, RULES.whole_logits_bkv)
+            whole = whole[..., : tokenizer.vocab_size]  # a model may have ids that mean nothing
             return jax.lax.top_k(jax.nn.softmax(whole), top_k)
 
         def answers(part: list[str], rows: list[list[int]]) -> Iterator[dict]:

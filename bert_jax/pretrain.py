@@ -70,11 +70,21 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     for encoder, *_ in passes:
         check_divides(mesh, encoder)
     tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
-    if train.natural_bias and not config.objective.get("mlm"):
-        raise UserError("train.natural_bias=true needs the mlm term: set objective.mlm=1")
     begun = has_begun(workdir)
     if begun:
         configs.check_same(config, workdir)
+    if init:
+        pretrained.existing(init)
+    if objective.frozen and not init:
+        raise UserError(
+            "objective.mlm=0 leaves the generator as it is: begin from a trained one with --init, "
+            "or give objective.mlm"
+        )
+    if train.natural_bias and not config.objective.get("mlm"):
+        raise UserError(
+            "train.natural_bias=true is for a masked language model that is trained: set "
+            "train.natural_bias=false, or give objective.mlm"
+        )
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: is a file; name a folder")
 
@@ -84,6 +94,12 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     data = config.data
     tokenizer = load_tokenizer(folder / "tokenizer")
     words, types = tokenizer.vocabulary, config.model.type_vocab_size
+    if config.model.position_offset not in (0, words.pad + 1):
+        raise UserError(
+            f"model.position_offset={config.model.position_offset}: where positions have an offset "
+            f"it is the padding's id + 1, and this vocabulary's is {words.pad}; set it to 0 or "
+            f"{words.pad + 1}, or train the vocabulary with other corpus.special_tokens"
+        )
     examples = build_examples(Rows(folder, "train"), words, data, types)
     held_out = build_examples(Rows(folder, "held_out"), words, data, types, short_probability=0.0)
     if "nsp" in objective.coefficients and examples.one_sentence == len(examples):
@@ -94,8 +110,9 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     host = {"host": jax.process_index(), "hosts": jax.process_count()}
     batches = TrainingBatches(examples, data, words, config.seed, train.steps, **host)
     evaluation = EvaluationBatches(held_out, data, words, train.eval_examples, **host)
+    everywhere = EvaluationBatches(held_out, data, words, train.eval_examples)
     counts = token_counts(folder)
-    unigram = unigram_loss(evaluation, counts)
+    unigram = unigram_loss(everywhere, counts)
     manifest = read_manifest(folder)
     print(summary.corpus(folder, manifest, examples, held_out))
 
@@ -104,10 +121,12 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     locked = lock(workdir)
     if begun:
         provenance.check_same_data(workdir, manifest)
+        provenance.check_same_init(workdir, init)
     tokenizer.save(workdir / "tokenizer")
     if not begun:
         configs.save(config, workdir)
         write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
+        write_whole(workdir / provenance.INIT, json.dumps({"init": init}) + "\n")
 
     # State: from the newest checkpoint that can be read, else from `init`, else new.
     checkpoints = Checkpoints(workdir, train.keep)
@@ -117,8 +136,7 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
         state = replace(state, parameters=with_natural_bias(state.parameters, frequencies))
     restored, notes = checkpoints.restore_newest(state)
     if init and not restored:
-        source = pretrained.load(init)
-        notes += pretrained.begin(source, objective, config.model, state.parameters)
+        notes += pretrained.begin(init, objective, config.model, state.parameters, tokenizer)
     state = restored or state
     start = int(state.step)
     for note in notes + checkpoints.set_aside_after(start):

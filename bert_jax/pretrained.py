@@ -52,10 +52,17 @@ def load(model: str | Path, part: str = "") -> Pretrained:
 
     Raises UserError where it is no model, or has no such part.
     """
+    folder = existing(model)
+    return _from_folder(folder, part) if is_folder(folder) else _from_workdir(folder, part)
+
+
+def existing(model: str | Path) -> Path:
+    """Raises UserError where the MODEL is no folder."""
     folder = Path(model)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name a workdir or a Hugging Face folder")
-    return _from_folder(folder, part) if is_folder(folder) else _from_workdir(folder, part)
+        what = "is a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {what}; name a workdir or a Hugging Face folder")
+    return folder
 
 
 def _from_folder(folder: Path, part: str) -> Pretrained:
@@ -92,6 +99,8 @@ def _from_workdir(workdir: Path, part: str) -> Pretrained:
     like = init_parameters(objective, model, config.seed)
     parameters, _ = restore_parameters(workdir, like)
     model, state = objective.part(part, model, parameters)
+    if not state["heads"]:
+        print(f"{workdir}: the head that copies its input is left out", file=sys.stderr)
     return Pretrained(
         str(workdir), model, tuple(state["heads"]), state, load_tokenizer(workdir / "tokenizer")
     )
@@ -99,32 +108,75 @@ def _from_workdir(workdir: Path, part: str) -> Pretrained:
 
 def parts_of(model: str | Path) -> tuple[str, ...]:
     """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
-    folder = Path(model)
-    if not folder.is_dir() or is_folder(folder):
+    folder = existing(model)
+    if is_folder(folder):
         return ()
     config = configs.load(folder)
     return build_objective(config.objective, config.model, config.generator).parts
 
 
+# What has to be equal for parameters to mean the same.
+_ARITHMETIC = (
+    "vocab_size", "hidden_size", "embedding_size", "num_layers", "share", "num_heads",
+    "intermediate_size", "max_positions", "position_offset", "type_vocab_size", "activation",
+    "layer_norm_epsilon",
+)  # fmt: skip
+
+
 def begin(
-    source: Pretrained, objective: Objective, config: EncoderConfig, parameters: nnx.State
+    model: str | Path,
+    objective: Objective,
+    config: EncoderConfig,
+    parameters: nnx.State,
+    tokenizer: Tokenizer,
 ) -> list[str]:
-    """Fill fresh parameters, in place, with those of a model; returns notes. Of a generator and a
-    discriminator the second has to be of its shape; the first is filled too where it is."""
+    """Fill fresh parameters, in place, with those of a MODEL; returns notes.
+
+    A run with the same parts gives each of its own. Else the one model fills the encoder, which
+    has to be of its shape, and a generator where that is of its shape too. Raises UserError where
+    it does not fit, where its tokenizer gives other ids, and where a part that stays frozen would
+    not begin from a trained one.
+    """
     notes = []
+    theirs = parts_of(model)
+    sources = {part: load(model, part) for part in theirs if theirs == objective.parts}
+    only = None if sources else load(model)
     for number, name in enumerate(objective.parts):
+        source = sources.get(name) or only
+        assert source is not None
+        _check_pieces(source, tokenizer)
+        size, part = objective.part(name, config, parameters)
         try:
-            notes.append(_fill(objective.part(name, config, parameters)[1], source, name))
+            notes.append(_fill(part, source, size, name))
         except UserError as error:
-            if number == 0:
+            if number == 0 or any(path[0] == name for path in objective.frozen):
                 raise
             notes.append(f"the {name} begins anew: {error}")
     return notes
 
 
-def _fill(target: nnx.State, source: Pretrained, name: str) -> str:
+def _check_pieces(source: Pretrained, tokenizer: Tokenizer) -> None:
+    theirs, mine = source.tokenizer, tokenizer
+    same = theirs.vocab_size == mine.vocab_size and all(
+        theirs.piece(number) == mine.piece(number) for number in range(mine.vocab_size)
+    )
+    if not same:
+        raise UserError(
+            f"--init={source.name}: its tokenizer gives other ids than the corpus's; prepare the "
+            f"corpus with corpus.tokenizer={source.name}"
+        )
+
+
+def _fill(target: nnx.State, source: Pretrained, config: EncoderConfig, name: str) -> str:
     """The encoder, and the heads of equal name and shape. Nothing is changed before all of the
     encoder is known to fit."""
+    for field in _ARITHMETIC:
+        mine, theirs = getattr(config, field), getattr(source.config, field)
+        if mine != theirs:
+            raise UserError(
+                f"--init={source.name}: has {field}={theirs} and the {name} {mine}; give the "
+                f"config of that model"
+            )
     mine = dict(nnx.to_flat_state(source.parameters))
     pairs, fresh = [], []
     for path, variable in nnx.to_flat_state(target):

@@ -14,7 +14,11 @@ from bert_jax.errors import UserError
 
 FILE = "provenance.jsonl"
 DATA = "data.json"  # the manifest of the corpus
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
+INIT = "init.json"  # the model that the run began from
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece",
+    "tokenizers", "safetensors",
+)  # fmt: skip
 
 
 def check_same_data(workdir: Path, data: dict) -> None:
@@ -32,6 +36,22 @@ def check_same_data(workdir: Path, data: dict) -> None:
                 f"{workdir} was begun on a corpus with {name}={began.get(name)}, and this one has "
                 f"{data.get(name)}: bring back that corpus to go on, or name another --workdir"
             )
+
+
+def check_same_init(workdir: Path, init: str) -> None:
+    """Raises UserError where the run began from another model than the one named now."""
+    try:
+        began = json.loads((workdir / INIT).read_text())["init"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{workdir / INIT}: cannot be read, so it is not known what the run began from; bring "
+            f"back a copy"
+        ) from error
+    if began != init:
+        raise UserError(
+            f"{workdir} was begun with --init={began or 'nothing'}, and now it is "
+            f"{init or 'nothing'}: give the same to go on, or name another --workdir"
+        )
 
 
 def record(workdir: Path, data: dict, step: int) -> None:

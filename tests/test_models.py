@@ -8,14 +8,14 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from bert_jax import config as configs, pretrained
-from bert_jax.errors import UserError
-from bert_jax.objectives import build_objective
-from bert_jax.training.step import init_parameters
+from bert_jax import pretrained
 from tests import tiny
 from tests.test_programs import pretrain, refused, start
 
-SIZES = ["--config.model.embedding_size=24", "--config.train.eval_every=2"]
+SIZES = [
+    "--config.model.embedding_size=24", "--config.train.eval_every=2",
+    "--config.generator.width=0.5", "--config.generator.tie=embeddings",
+]  # fmt: skip
 CONFIG = "configs/electra.py:tiny"
 
 
@@ -81,7 +81,7 @@ def test_parts_that_are_not_there_are_named(run, folders, tmp_path):
         start("convert", f"--model={folders / 'generator'}", f"--output={out}", "--part=generator"),
         "no part",
     )
-    refused(start("convert", f"--model={tmp_path}", f"--output={out}"), "not a workdir")
+    refused(start("convert", f"--model={tmp_path}", f"--output={out}"), "config.json: cannot be")
     refused(start("convert", f"--model={tmp_path / 'none'}", f"--output={out}"), "no such folder")
     assert not out.exists()
 
@@ -103,56 +103,81 @@ def test_a_folder_is_the_same_model_again(run, folders, mesh):
     assert expected.tokenizer.encode(texts) == found.tokenizer.encode(texts)
 
 
-def test_a_run_begins_from_a_model(run, folders, corpus, tmp_path):
-    """Its first evaluation is the model's own; the heads that the model lacks are new."""
-    done = pretrain(
-        tmp_path / "next", corpus, "--config.train.steps=1", "--config.optimizer.warmup_steps=0",
-        "--config.optimizer.learning_rate=1e-30", "--config.optimizer.weight_decay=0.0", *SIZES,
-        f"--init={folders / 'discriminator'}", config=CONFIG,
-    )  # fmt: skip
+STILL = [
+    "--config.train.steps=1", "--config.optimizer.warmup_steps=0",
+    "--config.optimizer.learning_rate=1e-30", "--config.optimizer.weight_decay=0.0",
+]  # fmt: skip
+
+
+def begun(workdir, init, corpus, *arguments, config=CONFIG):
+    """A run of one step that changes nothing, from a model."""
+    return pretrain(workdir, corpus, *STILL, *SIZES, f"--init={init}", *arguments, config=config)
+
+
+def parameters(model, part=""):
+    found = nnx.to_flat_state(pretrained.load(model, part).parameters)
+    return {
+        path: np.asarray(v.get_value())[: tiny.VOCAB if path[-1] == "word" else None]
+        for path, v in found
+    }
+
+
+def assert_same(mine, theirs):
+    assert mine.keys() == theirs.keys()
+    for path, value in mine.items():
+        np.testing.assert_array_equal(value, theirs[path], err_msg=str(path))
+
+
+def test_a_run_begins_from_both_parts_of_a_run(run, corpus, tmp_path):
+    done = begun(tmp_path / "next", run, corpus)
+    assert done.returncode == 0, done.stderr
+    for part in ("discriminator", "generator"):
+        assert f"the {part} begins from" in done.stdout
+        assert_same(parameters(run, part), parameters(tmp_path / "next", part))
+    # It goes on as it began, and from nothing else.
+    again = pretrain(tmp_path / "next", corpus, *STILL, *SIZES, config=CONFIG)
+    refused(again, "was begun with --init=", "now it is nothing")
+
+
+def test_a_run_begins_from_a_folder(folders, corpus, tmp_path):
+    done = begun(tmp_path / "next", folders / "discriminator", corpus)
     assert done.returncode == 0, done.stderr
     assert "the discriminator begins from" in done.stdout
     assert "the generator begins anew" in done.stdout
-    mine, theirs = (
-        dict(nnx.to_flat_state(pretrained.load(path).parameters))
-        for path in (run, tmp_path / "next")
+    assert_same(parameters(folders / "discriminator"), parameters(tmp_path / "next"))
+
+
+def test_two_stages(run, corpus, tmp_path):
+    """A generator first; then a discriminator that begins from it, beside it, frozen."""
+    first = pretrain(
+        tmp_path / "first", corpus, "--config.train.steps=2", "--config.optimizer.warmup_steps=1",
+        "--config.objective.rtd=0", *SIZES, config=CONFIG,
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    second = [
+        "--config.generator.width=1.0", "--config.generator.tie=none", "--config.objective.mlm=0",
+        "--config.train.natural_bias=false",
+    ]  # fmt: skip
+    alone = pretrain(tmp_path / "alone", corpus, *STILL, *SIZES, *second, config=CONFIG)
+    refused(alone, "objective.mlm=0 leaves the generator as it is", "--init")
+    refused(begun(tmp_path / "odd", run, corpus, *second), "the generator", "give the config")
+    moving = ["--config.optimizer.learning_rate=0.01", "--config.optimizer.weight_decay=0.1"]
+    done = begun(tmp_path / "second", tmp_path / "first", corpus, *second, *moving)
+    assert done.returncode == 0, done.stderr
+    expected = parameters(tmp_path / "first")
+    assert_same(expected, parameters(tmp_path / "second", "generator"))
+    discriminator = parameters(tmp_path / "second", "discriminator")
+    word = ("encoder", "embeddings", "word")
+    assert not np.array_equal(discriminator[word], expected[word])
+    np.testing.assert_allclose(discriminator[word], expected[word], atol=0.02)
+
+
+def test_what_cannot_begin_is_refused(run, corpus, tmp_path):
+    out = tmp_path / "out"
+    refused(
+        begun(out, run, corpus, "--config.model.hidden_size=48"), "give the config of that model"
     )
-    for path, value in mine.items():
-        rows = slice(tiny.VOCAB) if path[-1] == "word" else slice(None)
-        np.testing.assert_array_equal(value.get_value()[rows], theirs[path].get_value()[rows])
-
-
-def test_two_stages(mesh, run):
-    """A generator first, then a discriminator that begins from it beside it, frozen."""
-    config = configs.load(run)
-    model = replace(config.model, pooler=False)
-    first = build_objective({"mlm": 1.0}, model)
-    source = init_parameters(first, model, 3)
-    learned = build_objective(
-        {"rtd": 50.0}, model, replace(config.generator, width=1.0, tie="none")
-    )
-    parameters = init_parameters(learned, model, 4)
-    tokenizer = pretrained.load(run).tokenizer
-    stage = pretrained.Pretrained("first", model, ("mlm",), source, tokenizer)
-    notes = pretrained.begin(stage, learned, model, parameters)
-    assert len(notes) == 2 and not any("anew" in note for note in notes)
-    found = dict(nnx.to_flat_state(parameters))
-    for path, value in nnx.to_flat_state(source):
-        if path[0] == "encoder":
-            copies = [found[path], found[("generator", *path[1:])]]
-        else:
-            copies = [found[path]]
-        for copy in copies:
-            np.testing.assert_array_equal(copy.get_value(), value.get_value())
-
-
-def test_a_model_of_another_shape_is_refused(mesh, run):
-    config = configs.load(run)
-    model = replace(config.model, hidden_size=48, num_heads=4)
-    objective = build_objective({"mlm": 1.0}, model)
-    parameters = init_parameters(objective, model, 0)
-    before = [np.asarray(leaf.get_value()) for _, leaf in nnx.to_flat_state(parameters)]
-    with pytest.raises(UserError, match="give the config of that model"):
-        pretrained.begin(pretrained.load(run), objective, model, parameters)
-    after = [np.asarray(leaf.get_value()) for _, leaf in nnx.to_flat_state(parameters)]
-    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    refused(begun(out, run, corpus, "--config.model.activation=relu"), "activation=gelu")
+    other = tiny.prepare(tmp_path, vocab_size=150)
+    size = "--config.model.vocab_size=150"
+    refused(begun(out, run, other, size), "its tokenizer gives other ids")

@@ -85,10 +85,10 @@ def write_text(path: Path, documents: int = 24, length: int = 12) -> Path:
     return path
 
 
-def prepare(folder: Path) -> Corpus:
+def prepare(folder: Path, vocab_size: int = VOCAB) -> Corpus:
     text = write_text(folder / "text.txt")
     config = CorpusConfig(source=str(text), held_out=0.3, tokenizer="sentencepiece")
-    prepare_corpus(config, VOCAB, folder / "prepared", lambda what, documents: None)
+    prepare_corpus(config, vocab_size, folder / "prepared", lambda what, documents: None)
     return Corpus(text, folder / "prepared")
 
 

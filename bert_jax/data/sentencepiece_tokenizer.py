@@ -40,7 +40,7 @@ class SentencePieceTokenizer:
 
     They are control symbols: `encode` gives their characters, whatever a corpus says;
     `encode_prompt` alone gives the mask, to those who type it. A model that has no mask among
-    its pieces gets one after them, as XLM-R does (Conneau et al. 2019, released code).
+    its pieces gets one after them, as XLM-R does (Conneau et al. 2020, released code).
     """
 
     def __init__(self, model: bytes):

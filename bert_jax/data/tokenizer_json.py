@@ -115,7 +115,7 @@ def unigram(
         "type": "Unigram",
         "unk_id": next(i for i, p in enumerate(proto.pieces) if p.type == p.UNKNOWN),
         "vocab": vocab,
-        "byte_fallback": False,
+        "byte_fallback": proto.trainer_spec.byte_fallback,
     }
     # The space before a first word is a normalizer's, since Metaspace gives none to "▁".
     whole = any(mark in piece.piece[1:] for piece in proto.pieces)
@@ -186,8 +186,10 @@ def complete(description: Description) -> Description:
     description["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])
     if not description.get("post_processor"):
         cls, sep = found["cls"][0], found["sep"][0]
-        around = _around_roberta if kind == "BPE" else _around
-        description["post_processor"] = around((cls, ours[cls]), (sep, ours[sep]))
+        doubled = cls == "<s>"
+        around = _around_bytes if doubled and kind == "BPE" else _around
+        ends = (cls, ours[cls]), (sep, ours[sep])
+        description["post_processor"] = around(*ends, doubled)
     return description
 
 
@@ -202,18 +204,23 @@ def _kind(model: Description) -> str:
     return "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
 
 
-def _around(cls: tuple[str, int], sep: tuple[str, int]) -> Description:
-    """[CLS] A [SEP] B [SEP], of types 0 and 1 (Devlin et al. 2018, figure 2)."""
+def _around(cls: tuple[str, int], sep: tuple[str, int], doubled: bool) -> Description:
+    """[CLS] A [SEP] B [SEP], of types 0 and 1 (Devlin et al. 2018, figure 2); `doubled`: <s> A
+    </s></s> B </s>, all of type 0, as where the special tokens are spelled so (Liu et al. 2019)."""
+    second = 0 if doubled else 1
 
     def special(name: str, kind: int) -> Description:
         return {"SpecialToken": {"id": name, "type_id": kind}}
 
-    first, second = ({"Sequence": {"id": name, "type_id": n}} for n, name in enumerate("AB"))
-    single = [special(cls[0], 0), first, special(sep[0], 0)]
+    def text(name: str, kind: int) -> Description:
+        return {"Sequence": {"id": name, "type_id": kind}}
+
+    single = [special(cls[0], 0), text("A", 0), special(sep[0], 0)]
+    between = [special(sep[0], 0)] if doubled else []
     return {
         "type": "TemplateProcessing",
         "single": single,
-        "pair": [*single, second, special(sep[0], 1)],
+        "pair": [*single, *between, text("B", second), special(sep[0], second)],
         "special_tokens": {
             name: {"id": name, "ids": [number], "tokens": [name]}
             for name, number in sorted([cls, sep])
@@ -221,8 +228,8 @@ def _around(cls: tuple[str, int], sep: tuple[str, int]) -> Description:
     }
 
 
-def _around_roberta(cls: tuple[str, int], sep: tuple[str, int]) -> Description:
-    """<s> A </s></s> B </s>, all of type 0 (the released code of Liu et al. 2019)."""
+def _around_bytes(cls: tuple[str, int], sep: tuple[str, int], doubled: bool) -> Description:
+    """The doubled form for byte-level pieces, whose offsets leave out the space."""
     return {
         "type": "RobertaProcessing",
         "sep": list(sep),

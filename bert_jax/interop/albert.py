@@ -58,7 +58,7 @@ ALBERT = Family(
         "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
         "predictions.decoder.bias": "predictions.bias",
     },
-    fits=lambda config: because(
+    fits=lambda config, heads: because(
         (config.embedding_size == 0, "it always projects its tables"),
         (config.position_offset > 0, "its positions begin at row 0"),
     ),
@@ -69,6 +69,6 @@ ALBERT = Family(
         "num_hidden_groups": 1 if config.share == "all" else config.num_layers,
         "inner_group_num": 1,
     },
-    defaults={"num_hidden_groups": 1, "embedding_size": 128,
+    defaults={"hidden_act": "gelu_new", "num_hidden_groups": 1, "embedding_size": 128,
               "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
 )  # fmt: skip

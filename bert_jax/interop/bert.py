@@ -30,7 +30,7 @@ BERT = Family(
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     },
-    fits=lambda config: because(
+    fits=lambda config, heads: because(
         (config.share != "none", f"its layers share nothing, these share={config.share}"),
         (config.embedding_size > 0, "its tables are as wide as the hidden states"),
         (config.position_offset > 0, "its positions begin at row 0"),

@@ -37,8 +37,8 @@ class Family:
     """One architecture of transformers.
 
     `heads`: rows of each head by our name for it. `architectures`: their class for a set of
-    heads. `aliases`: names that a file may repeat another tensor under. `fits`: why an encoder is
-    none of this family, '' where it is one.
+    heads. `aliases`: names that a file may repeat another tensor under. `fits`: why an encoder
+    with these heads is none of this family, '' where it is one.
     """
 
     model_types: tuple[str, ...]
@@ -47,7 +47,7 @@ class Family:
     heads: Mapping[str, Callable[[EncoderConfig], list[Row]]]
     architectures: Mapping[tuple[str, ...], str]
     aliases: Mapping[str, str]
-    fits: Callable[[EncoderConfig], str]
+    fits: Callable[[EncoderConfig, tuple[str, ...]], str]
     # Beyond the names above: their values to ours and back.
     more_ours: Callable[[Mapping[str, Any]], dict[str, Any]]
     more_theirs: Callable[[EncoderConfig], dict[str, Any]]

@@ -22,6 +22,7 @@ from bert_jax.models.encoder import SHARED, Encoder
 from bert_jax.models.heads import HEADS
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
+PAIR_HEADS = ("nsp", "sop")  # they read the pooled first token
 # Buffers that older versions stored.
 _NO_WEIGHT = ("position_ids", "token_type_ids")
 
@@ -38,11 +39,19 @@ class Converted:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether config.json there is one of transformers: they all say their model_type."""
+    """Whether config.json there is one of transformers: they all say their model_type.
+
+    Raises UserError where there is no config.json that can be read.
+    """
     try:
-        return "model_type" in json.loads((path / CONFIG).read_text())
-    except (OSError, ValueError, TypeError):
-        return False
+        values = json.loads((path / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        reason = "is not JSON" if isinstance(error, ValueError) else "cannot be read"
+        raise UserError(
+            f"{path / CONFIG}: {reason}; name a workdir of bert_jax.pretrain or a Hugging Face "
+            f"folder"
+        ) from error
+    return isinstance(values, dict) and "model_type" in values
 
 
 def read_folder(folder: Path) -> Converted:
@@ -56,6 +65,11 @@ def read_folder(folder: Path) -> Converted:
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: {error}") from error
     notes: list[str] = []
+    if not config.pooler and (lost := [head for head in heads if head in PAIR_HEADS]):
+        heads = tuple(head for head in heads if head not in lost)
+        notes.append(f"{folder}: not used: the {lost[0]} head, as there is no pooler to feed it")
+    if reason := family.fits(config, heads):
+        raise UserError(f"{folder}: config.json is of no {family.model_types[0]}: {reason}")
     parameters, used, shapes = {}, set(), _shapes(config, heads)
     for row in family.rows(config, heads):
         count = _layers(row, config)
@@ -106,9 +120,10 @@ def write_folder(
         "bos_token_id": special_ids["cls"],
         "eos_token_id": special_ids["sep"],
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         save_file(tensors, scratch / WEIGHTS, {"format": "pt"})  # transformers asks for the word
         (scratch / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
         for name, text in files.items():
@@ -117,10 +132,11 @@ def write_folder(
         scratch.rename(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{folder}: cannot be written ({error}); make room and try again"
+            f"{folder}: cannot be written ({error}); make room, or name another folder"
         ) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
     return notes
 
 
@@ -130,7 +146,8 @@ def _choose(
     """The family that takes most of the heads, which of them, and notes on the others."""
     reasons, found = [], []
     for family in FAMILIES:
-        reason = family.fits(config)
+        kept_here = tuple(head for head in family.heads if head in heads)
+        reason = family.fits(config, kept_here)
         if not reason and config.position_offset not in (0, special_ids["pad"] + 1):
             reason = (
                 f"its positions begin at the padding's id + 1 = {special_ids['pad'] + 1}, these at "

@@ -25,11 +25,11 @@ ROBERTA = Family(
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
     },
-    fits=lambda config: because(
+    fits=lambda config, heads: because(
         (config.share != "none", f"its layers share nothing, these share={config.share}"),
         (config.embedding_size > 0, "its tables are as wide as the hidden states"),
         (config.position_offset == 0, "its positions begin after the padding's row"),
-        (config.activation != "gelu", "its head has the erf GELU"),
+        ("mlm" in heads and config.activation != "gelu", "its head has the erf GELU"),
     ),
     more_ours=lambda values: {
         "position_offset": values["pad_token_id"] + 1,

@@ -16,7 +16,7 @@ BATCH = ("data", "fsdp")
 class ShardingRules:
     """Parameters name their role (`parameter`); activations are asked for by field."""
 
-    # Parameters. C: the three of query, key, value. E: the output letter of a square kernel.
+    # Parameters. C: the three of query, key, value. E: the output letter of a kernel.
     embedding_vd: P = P("tensor", "fsdp")
     table_pd: P = P(None, None)
     qkv_kernel_dcnh: P = P("fsdp", None, "tensor", None)

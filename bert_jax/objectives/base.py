@@ -1,7 +1,7 @@
 """What an objective is made of, and the sum of several over one encoder."""
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,8 @@ class SumOfTerms:
     """Σ coefficient · term over one encoder: mlm + nsp is Devlin et al. 2018, A.2."""
 
     terms: tuple[tuple[Term, float], ...]
+    frozen: ClassVar[tuple[tuple[str, ...], ...]] = ()  # paths of what is not trained
+    parts: ClassVar[tuple[str, ...]] = ("encoder",)  # what `--init` fills and `convert` writes
 
     @property
     def coefficients(self) -> dict[str, float]:
@@ -104,14 +106,11 @@ class SumOfTerms:
 
     def passes(
         self, config: EncoderConfig, length: int, slots: int
-    ) -> tuple[tuple[EncoderConfig, int, int], ...]:
-        """The encoders that a row goes through, each with what its heads score (Term.scored)."""
+    ) -> tuple[tuple[EncoderConfig, int, int, bool], ...]:
+        """The encoders that a row goes through, each with what its heads score (Term.scored) and
+        whether it is trained."""
         scored = [term.scored(length, slots) for term, _ in self.terms]
-        return ((config, sum(v for v, _ in scored), sum(one for _, one in scored)),)
-
-    frozen = ()  # paths of parameters that are not trained
-    # What `--init` fills and `convert` writes.
-    parts = ("encoder",)
+        return ((config, sum(v for v, _ in scored), sum(one for _, one in scored), True),)
 
     def part(
         self, name: str, config: EncoderConfig, parameters: nnx.State

@@ -6,6 +6,7 @@ reaches nothing of the generator but the embeddings that the two have in common.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,7 @@ class ReplacedTokens:
     mlm_coefficient: float
     term: Term
     coefficient: float
+    parts: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
 
     def __post_init__(self):
         if self.mlm_coefficient == 0 and self.generator.tie != "none":
@@ -103,11 +105,12 @@ class ReplacedTokens:
 
     def passes(
         self, config: EncoderConfig, length: int, slots: int
-    ) -> tuple[tuple[EncoderConfig, int, int], ...]:
+    ) -> tuple[tuple[EncoderConfig, int, int, bool], ...]:
         """As SumOfTerms.passes: the generator's and the discriminator's."""
+        smaller = self.generator.encoder(config)
         return (
-            (self._generator(config), *MLM.scored(length, slots)),
-            (config, *self.term.scored(length, slots)),
+            (smaller, *MLM.scored(length, slots), self.mlm_coefficient > 0),
+            (config, *self.term.scored(length, slots), True),
         )
 
     @property
@@ -115,7 +118,8 @@ class ReplacedTokens:
         return () if self.mlm_coefficient else (("generator",), ("heads", MLM.name))
 
     def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> GeneratorAndDiscriminator:
-        encoder, smaller, tie = Encoder(config, rngs), self._generator(config), self.generator.tie
+        encoder, smaller = Encoder(config, rngs), self.generator.encoder(config)
+        tie = self.generator.tie
         generator = None
         if tie != "all":
             generator = Encoder(smaller, rngs, own_embeddings=tie == "none")
@@ -144,8 +148,6 @@ class ReplacedTokens:
         hidden = module.encoder(corrupted, *inputs[1:], detecting)
         return losses | self.term.loss(module.heads[self.term.name], module.encoder, hidden, seen)
 
-    parts = ("discriminator", "generator")
-
     def part(
         self, name: str, config: EncoderConfig, parameters: nnx.State
     ) -> tuple[EncoderConfig, nnx.State]:
@@ -161,10 +163,7 @@ class ReplacedTokens:
             encoder = tables | dict(parameters["generator"])
         encoder.pop("pooler", None)
         found = {"encoder": encoder, "heads": {MLM.name: heads[MLM.name]}}
-        return self._generator(config), nnx.State(found)
-
-    def _generator(self, config: EncoderConfig) -> EncoderConfig:
-        return self.generator.encoder(config)
+        return self.generator.encoder(config), nnx.State(found)
 
 
 # The kind of head that a term's is, where its name is another; a copying head is of no known kind.

@@ -27,11 +27,12 @@ PEAKS = {
 
 class Pass(NamedTuple):
     """An encoder that a row goes through, and at how many of its positions a head then scores
-    the vocabulary, and gives a single logit."""
+    the vocabulary, and gives a single logit; and whether it is trained, so goes backward too."""
 
     config: EncoderConfig
     vocabulary_positions: int
     logit_positions: int
+    trained: bool = True
 
 
 def train_flops(passes: Sequence[Pass], sequence_length: int, convention: str = "model") -> int:
@@ -39,7 +40,7 @@ def train_flops(passes: Sequence[Pass], sequence_length: int, convention: str = 
     if convention not in CONVENTIONS:
         raise UserError(f"{convention!r}: the conventions are {' and '.join(CONVENTIONS)}")
     forward, factor = CONVENTIONS[convention]
-    return factor * sum(forward(one, sequence_length) for one in passes)
+    return sum(forward(one, sequence_length) * (factor if one.trained else 1) for one in passes)
 
 
 def _model(one: Pass, S: int) -> int:

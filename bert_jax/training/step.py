@@ -50,6 +50,17 @@ class Objective(Protocol):
     def loss(self, module: Any, batch: Batch, key: Key[Array, ""] | None) -> Losses: ...
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The models that it trains, by name, the one that matters first."""
+        ...
+
+    def part(
+        self, name: str, config: EncoderConfig, parameters: nnx.State
+    ) -> tuple[EncoderConfig, nnx.State]:
+        """One of them: its config, and its parameters as an encoder with heads."""
+        ...
+
+    @property
     def frozen(self) -> tuple[tuple[str, ...], ...]:
         """Paths of the parameters that are not trained."""
         ...

@@ -7,9 +7,12 @@ import pytest
 
 from bert_jax import config as configs
 from bert_jax.errors import UserError
-from configs import bert, common, demo
+from bert_jax.objectives import build_objective
+from bert_jax.training.optim import build_optimizer
+from configs import albert, bert, common, demo, electra, roberta, xlmr
 
-PRESETS = [(bert, name) for name in bert.PRESETS] + [(demo, None)]
+FAMILIES = (albert, bert, electra, roberta, xlmr)
+PRESETS = [(module, name) for module in FAMILIES for name in module.PRESETS] + [(demo, None)]
 
 
 def config_of(module, preset):
@@ -31,6 +34,8 @@ def test_presets_set_every_field(module, preset):
 @pytest.mark.parametrize(("module", "preset"), PRESETS)
 def test_to_json_and_back(module, preset, tmp_path):
     config = config_of(module, preset)
+    build_objective(config.objective, config.model, config.generator)
+    build_optimizer(config.optimizer, config.train.steps)
     configs.save(config, tmp_path)
     assert configs.load(tmp_path) == config
     assert json.loads((tmp_path / "config.json").read_text())["model"]["vocab_size"]

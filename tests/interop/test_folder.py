@@ -88,6 +88,31 @@ def test_a_missing_pooler_is_a_model_without_one(folder):
     assert not any("pooler" in name for name in found.parameters)
 
 
+def test_a_pair_head_without_a_pooler_is_left_out_and_named(folder):
+    change(folder, lambda tensors: {n: v for n, v in tensors.items() if "pooler" not in n})
+    found = read_folder(folder)
+    assert found.heads == ("mlm",) and "the nsp head" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["roberta", "generator"])
+def test_a_head_with_another_activation_than_theirs_is_refused(name, tmp_path):
+    folder = cases.folder_of(cases.load(cases.FIXTURES / f"{name}.npz"), tmp_path / name)
+    change(folder, hidden_act="gelu_new")
+    with pytest.raises(UserError, match="head has the erf GELU"):
+        read_folder(folder)
+
+
+def test_defaults_are_the_familys(tmp_path):
+    folder = cases.folder_of(cases.load(cases.FIXTURES / "albert.npz"), tmp_path / "albert")
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    for name in ("hidden_act", "hidden_dropout_prob", "num_hidden_groups"):
+        del values[name]
+    path.write_text(json.dumps(values))
+    found = read_folder(folder).config
+    assert (found.activation, found.hidden_dropout, found.share) == ("gelu_tanh", 0.0, "all")
+
+
 def test_extra_heads_and_buffers_are_named(folder):
     expected = read_folder(folder)
     extra = {"classifier.weight": np.ones((2, 24), np.float32)}
@@ -171,6 +196,9 @@ def test_damage_is_named(folder):
     with pytest.raises(UserError, match="has no model.safetensors"):
         read_folder(folder)
     (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json: is not JSON"):
+        is_folder(folder)
+    (folder / "config.json").write_text("[1]")
     assert not is_folder(folder)
 
 

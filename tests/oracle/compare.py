@@ -17,11 +17,14 @@ from flax import nnx
 from bert_jax import pretrained
 from bert_jax.convert import convert
 from bert_jax.data.tokenizers import train_tokenizer
+from bert_jax.interop import FAMILIES
 from bert_jax.interop.folder import read_folder
 from bert_jax.models.config import EncoderConfig
-from bert_jax.objectives import build_pretrained
+from bert_jax.objectives import build_objective, build_pretrained
 from bert_jax.training.mesh import one_device
+from configs import albert, bert, electra, roberta, xlmr
 from tests import tiny
+from tests.configs.test_counts import counted, model_of
 from tests.oracle import cases
 
 REFERENCE = Path(__file__).parent / "reference.py"
@@ -33,6 +36,12 @@ MODEL = EncoderConfig(
 OURS = {
     "BertForPreTraining": (MODEL, ("mlm", "nsp")),
     "BertForMaskedLM": (replace(MODEL, pooler=False), ("mlm",)),
+    "BertForNextSentencePrediction": (MODEL, ("nsp",)),
+    "BertModel": (MODEL, ()),
+    "RobertaModel": (replace(MODEL, position_offset=2, type_vocab_size=1), ()),
+    "AlbertModel": (replace(MODEL, embedding_size=18), ()),
+    "AlbertForMaskedLM": (replace(MODEL, embedding_size=18, pooler=False), ("mlm",)),
+    "ElectraModel": (replace(MODEL, pooler=False, embedding_size=18), ()),
     "RobertaForMaskedLM": (
         replace(MODEL, pooler=False, position_offset=2, type_vocab_size=1), ("mlm",),
     ),
@@ -80,6 +89,7 @@ def main() -> None:
             )
             for kind, names, lower in TOKENIZERS
         }
+        count_presets(scratch, oracle)
         for name, (model, heads) in (OURS | PARTLY_SHARED).items():
             angles = model.position_offset > 0
             tokenizer = tokenizers[("bpe", ANGLES, False) if angles else TOKENIZERS[0]]
@@ -98,6 +108,28 @@ def main() -> None:
             mine = [[v.cls, *ids, v.sep] for ids in tokenizer.encode(texts)]
             assert mine == json.loads((scratch / "ids.json").read_text()), kind
             print(f"tokenizer {kind}, {names}: AutoTokenizer gives our ids")
+
+
+def count_presets(scratch: Path, oracle) -> None:
+    """Every preset has as many parameters, with the heads of its objective, as in transformers."""
+    mine, theirs = [], []
+    for number, module in enumerate((bert, roberta, electra, albert, xlmr)):
+        family = FAMILIES[1 if module is xlmr else number]
+        for preset in module.PRESETS:
+            config, model = model_of(module, preset)
+            objective = build_objective(config.objective, model, config.generator)
+            for part in objective.parts:
+                whole = nnx.eval_shape(lambda o=objective, m=model: o.build(m, nnx.Rngs(0)))
+                size, state = objective.part(part, model, nnx.state(whole, nnx.Param))
+                heads = tuple(head for head in family.heads if head in state["heads"])
+                mine.append((module.__name__, preset, part, counted(size, heads)))
+                theirs.append(family.to_theirs(size, heads))
+    (scratch / "configs.json").write_text(json.dumps(theirs))
+    oracle("count", scratch / "configs.json", scratch / "counts.json")
+    counts = json.loads((scratch / "counts.json").read_text())
+    for (*names, found), expected in zip(mine, counts, strict=True):
+        assert found == expected, (names, found, expected)
+    print(f"{len(mine)} models of all presets: as many parameters as theirs")
 
 
 def there_and_back(model, heads, tokenizer, output, oracle) -> None:

@@ -2,6 +2,7 @@
 
   python reference.py make FOLDER                    every case: random weights, inputs, outputs
   python reference.py run MODEL IN.npz OUT.npz       outputs of a saved model for the inputs of IN
+  python reference.py count IN.json OUT.json         parameters of each config of a list
   python reference.py tokenize MODEL IN.json OUT.json   ids of the texts, special tokens too
 
 Keys of a file: config (JSON), versions (JSON), weight/NAME, input/NAME; and of what was computed
@@ -34,6 +35,8 @@ CASES = {
     "roberta_wide": ("RobertaForMaskedLM", WIDE | {"pad_token_id": 1, "layer_norm_eps": 1e-5}),
     "roberta_bare": ("RobertaModel", WIDE | ONE_TYPE),
     "xlmr": ("XLMRobertaForMaskedLM", SMALL | ONE_TYPE),
+    "xlmr_wide": ("XLMRobertaForMaskedLM", WIDE | ONE_TYPE),
+    "roberta_bare_small": ("RobertaModel", SMALL | {"pad_token_id": 1}),
     "xlmr_bare": ("XLMRobertaModel", WIDE | ONE_TYPE),
     "albert": ("AlbertForPreTraining", SMALL | {"embedding_size": 14}),
     "albert_wide": (
@@ -54,9 +57,12 @@ LOGITS = {
     "BertForMaskedLM": {"mlm": "logits"},
     "ElectraForPreTraining": {"rtd": "logits"},
     "ElectraForMaskedLM": {"mlm": "logits"},
+    "AlbertForMaskedLM": {"mlm": "logits"},
+    "BertForNextSentencePrediction": {"nsp": "logits"},
 }
 PAIR_LABELS = {
     "BertForPreTraining": "next_sentence_label",
+    "BertForNextSentencePrediction": "labels",
     "AlbertForPreTraining": "sentence_order_label",
 }
 
@@ -160,6 +166,14 @@ def run(folder: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return compute(model.eval(), inputs)
 
 
+def count(values: dict) -> int:
+    kind = getattr(transformers, values["architectures"][0])
+    with torch.device("meta"):
+        model = kind(kind.config_class(**values))
+        model.tie_weights()
+    return sum(parameter.numel() for _, parameter in untied(model))
+
+
 if __name__ == "__main__":
     command, *words = sys.argv[1:]
     if command == "make":
@@ -169,6 +183,9 @@ if __name__ == "__main__":
         with np.load(words[1], allow_pickle=False) as file:
             given = {k.removeprefix("input/"): v for k, v in file.items() if "input/" in k}
         np.savez_compressed(words[2], **run(words[0], given))
+    elif command == "count":
+        configs = json.loads(Path(words[0]).read_text())
+        Path(words[1]).write_text(json.dumps([count(values) for values in configs]))
     else:
         tokenizer = transformers.AutoTokenizer.from_pretrained(words[0])
         texts = json.loads(Path(words[1]).read_text())
