@@ -192,6 +192,7 @@ def _fill(target: nnx.State, source: Pretrained, config: EncoderConfig, name: st
         else:
             fresh.append(".".join(map(str, path[:2])))
     for variable, value in pairs:
-        variable.set_value(jax.device_put(value, variable.get_value().sharding))
+        # A copy: one model may fill two parts, and the train step donates each of its buffers.
+        variable.set_value(jax.device_put(jnp.copy(value), variable.get_value().sharding))
     new = f"; new: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
     return f"the {name} begins from {source.name}{new}"
