@@ -1,30 +1,40 @@
 """A corpus to a prepared folder: tokenizer, rows of both splits, manifest. Once for a corpus.
 
-The manifest is written last and the folder appears under its name only when it is whole, so a
-run that was killed leaves nothing that could be taken for finished.
+The work stands in a hidden folder beside the output: the tokenizer, then a part file for each
+chunk of text, then all of them merged. What is finished there is not done again by a run that
+takes up where a killed one ended. The manifest is written last and the folder appears under its
+name only when it is whole, so nothing can be taken for finished that is not.
 """
 
+import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from etils import epath
 
-from bert_jax.data import corpora
+import bert_jax
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.records import FORMAT, MANIFEST, RowWriter, read_manifest, token_dtype
+from bert_jax.data.corpora import Corpus
+from bert_jax.data.merge import SPLITS, UNIGRAM, Parts, merge
+from bert_jax.data.parts import Chunk, Encoding, chunks
+from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
+from bert_jax.data.sampling import count_characters, sample, training_sentences
+from bert_jax.data.sources.reading import Cleaning
 from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer, train_tokenizer
 from bert_jax.data.vocabulary import SPELLINGS
+from bert_jax.data.workers import encode_all, part_file
 from bert_jax.errors import UserError
+from bert_jax.files import write_whole
 
-UNIGRAM = "unigram.npy"
-Report = Callable[[str, int], None]  # what is being done, and how many documents are done
+# What is being done, how many documents and characters are done, and how many characters there
+# are in all: 0 where that is not known.
+Report = Callable[[str, int, int, int], None]
 
 
 def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
@@ -45,7 +55,13 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
 
 
 def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
-    found = read_manifest(folder)["vocab_size"]
+    manifest = read_manifest(folder)
+    found = manifest["vocab_size"]
+    if manifest["tokenizer_sha256"] != load_tokenizer(epath.Path(folder) / "tokenizer").sha256:
+        raise UserError(
+            f"{folder}: its rows were made with another tokenizer than the one in it; bring back "
+            f"that tokenizer, or prepare the corpus again"
+        )
     if found != vocab_size:
         raise UserError(
             f"{folder}: its tokenizer has {found} pieces but model.vocab_size={vocab_size}; set "
@@ -64,94 +80,181 @@ def token_counts(folder: epath.Path) -> np.ndarray:
         ) from error
 
 
-def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, report: Report) -> dict:
-    """Write the prepared folder `output`; returns its manifest.
+def prepare(
+    config: CorpusConfig,
+    vocab_size: int,
+    output: epath.PathLike,
+    report: Report,
+    workers: int = 0,
+) -> dict:
+    """Write the prepared folder `output`; returns its manifest. The same bytes for any number of
+    `workers` (0: one a core), and however often it was killed and started again.
 
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave
     without documents.
     """
-    output = epath.Path(output)
+    if "://" in str(output):
+        raise UserError(f"{output}: is not on this machine; prepare a local folder and copy it")
+    output = Path(os.path.abspath(output))
     if output.exists():
         raise UserError(f"{output}: exists already; name a new folder, or delete it first")
-    scratch = None
+    work = output.parent / f".{output.name}.partial"
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the output, so that the last rename stays inside one file system.
-        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-        manifest = _write(config, vocab_size, epath.Path(scratch), report)
-        scratch.chmod(0o755)
-        scratch.rename(output)
+        facts = {"format": FORMAT, **_decides(config, vocab_size)}
+        with _alone(work, report):
+            if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
+                return read_manifest(output)
+            _take_up(work, facts)
+            try:
+                _work(config, vocab_size, work, facts, report, workers or _cores())
+                (work / "whole").rename(output)
+                shutil.rmtree(work)
+            finally:
+                if work.exists() and not any(map((work / "done").glob, ("tokenizer", "*.npz"))):
+                    shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
-            return read_manifest(output)
         raise UserError(
             f"{output}: the prepared corpus cannot be written ({error.strerror or error}); make "
             f"room or name another folder, and start again"
         ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return manifest
+    return read_manifest(output)
 
 
-def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Report) -> dict:
-    tokenizer = _loaded(config, vocab_size) or _trained(config, vocab_size, report)
-    tokenizer.save(folder / "tokenizer")
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _alone(work: Path, report: Report) -> Iterator[None]:
+    """Waits until no other process works in the folder, which is there then."""
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        with (work / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report("waiting for another process that prepares the same", 0, 0, 0)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever was here before may have deleted the folder, and with it this lock.
+            lock = work / ".lock"
+            if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield
+                return
+
+
+def _take_up(work: Path, facts: dict) -> None:
+    """Leave in the folder what was done for the same facts, nothing else."""
+    said = work / "work.json"
+    if not said.exists() or json.loads(said.read_text()) != facts:
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+        write_whole(said, json.dumps(facts))
+    (work / "done").mkdir(exist_ok=True)
+    for path in (work / "done").glob("*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(work / "whole", ignore_errors=True)
+
+
+def _work(
+    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int
+) -> None:
+    """Make work/whole, by way of work/done."""
+    corpus, done = Corpus(config.source), work / "done"
+    factors, size = _survey(corpus, config, vocab_size, done, report)
+    tokenizer = load_tokenizer(done / "tokenizer")
     dtype = token_dtype(vocab_size)
-    splits = {name: RowWriter(folder, name, dtype) for name in ("train", "held_out")}
-    unigram = np.zeros(vocab_size, np.int64)
-    characters = 0
-    for number, document in enumerate(corpora.documents(config.source)):
-        split = "held_out" if _is_held_out(document, config) else "train"
-        sentences = [s for paragraph in document.paragraphs for s in paragraph]
-        characters += sum(map(len, sentences))
-        # To RoBERTa's tokenizer a sentence after another begins with the space between them;
-        # to those trained here it makes no difference.
-        spaced = [*sentences[:1], *(" " + sentence for sentence in sentences[1:])]
-        encoded = [ids for ids in tokenizer.encode(spaced) if ids]
-        splits[split].add(number, encoded)
-        if split == "train":
-            for ids in encoded:
-                unigram += np.bincount(ids, minlength=vocab_size)
-        report("tokenizing", number + 1)
-    for name, writer in splits.items():
-        writer.close()
-        if not writer.tokens:
-            raise _empty(config, name)
-    with (folder / UNIGRAM).open("wb") as file:
-        np.save(file, unigram, allow_pickle=False)
+    cleaning = Cleaning(config.invalid_utf8)
+    encoding = Encoding(str(done / "tokenizer"), dtype.str, config.held_out)
+    count = documents = characters = 0
+
+    def missing() -> Iterator[Chunk]:
+        nonlocal count
+        for chunk in chunks(corpus.documents(cleaning, factors, config.held_out)):
+            count += 1
+            if part_file(done, chunk.number).exists():
+                tell(chunk)
+            else:
+                yield chunk
+
+    def tell(chunk: Chunk) -> None:
+        nonlocal documents, characters
+        documents += len(chunk.documents)
+        characters += sum(document.characters for document in chunk.documents)
+        report("tokenizing", documents, characters, size)
+
+    for chunk in encode_all(missing(), encoding, done, workers):
+        tell(chunk)
+    parts = Parts([part_file(done, number) for number in range(count)], config.dedup)
+    sizes = parts.sizes()
+    for split in SPLITS:
+        if not sizes[split]["tokens"]:
+            shutil.rmtree(done)
+            raise _empty(config, split)
+    whole = epath.Path(work / "whole")
+    shutil.copytree(done / "tokenizer", whole / "tokenizer")
+    shards = merge(
+        parts, sizes, whole, dtype, vocab_size,
+        lambda tokens, total: report("writing rows (tokens)", tokens, 0, 0),
+    )  # fmt: skip
     vocabulary = tokenizer.vocabulary
+    split_characters = [sizes[split].pop("characters") for split in SPLITS]
     manifest = {
-        "format": FORMAT,
-        **_decides(config, vocab_size),
+        **facts,
+        "bert_jax": bert_jax.__version__,
         "dtype": dtype.str,
-        "characters": characters,
+        "characters": sum(split_characters),
         "tokenizer_sha256": tokenizer.sha256,
         "special_tokens": {
             name: getattr(vocabulary, role)
             for role, name in zip(SPELLINGS, vocabulary.names, strict=True)
         },
-        "splits": {name: writer.counts for name, writer in splits.items()},
+        "times_read": factors,
+        "found": dict(sorted(cleaning.counts.items())) | parts.counts,
+        "splits": sizes,
+        "shards": shards,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
+    write_whole(Path(whole / MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def _trained(config: CorpusConfig, vocab_size: int, report: Report) -> Tokenizer:
-    training: Iterator[corpora.Document] = (
-        d for d in corpora.documents(config.source) if not _is_held_out(d, config)
-    )
-    first = next(training, None)
-    if first is None:
-        raise _empty(config, "train")
-    training = itertools.chain([first], training)
-    return train_tokenizer(
-        config.tokenizer,
-        _sentences(training, lambda n: report("training the tokenizer", n)),
-        vocab_size,
-        config.lowercase,
-        config.special_tokens,
-    )
+def _survey(
+    corpus: Corpus, config: CorpusConfig, vocab_size: int, done: Path, report: Report
+) -> tuple[list[float], int]:
+    """How many times each member is read, and how much text that is, 0 for unknown; the
+    tokenizer is there when it returns."""
+    path = done / "survey.json"
+    if path.exists() and (done / "tokenizer").exists():
+        return tuple(json.loads(path.read_text()))
+    factors = [member.weight for member in corpus.members]
+    size = 0
+    if corpus.needs_sizes or (config.alpha != 1 and len(factors) > 1):
+        counts = count_characters(
+            corpus, config, lambda n, characters: report("measuring the text", n, characters, 0)
+        )
+        factors = corpus.factors(counts, config.alpha)
+    tokenizer = _loaded(config, vocab_size)
+    if tokenizer is None:
+        found = sample(
+            corpus, config, factors, lambda n, c: report("sampling for the tokenizer", n, c, 0)
+        )
+        if not found.documents:
+            raise _empty(config, "train")
+        size = found.all_characters
+        of_sample = sum(document.characters for document in found.documents)
+        sentences = training_sentences(
+            found.documents,
+            config.dedup,
+            lambda n, c: report("training the tokenizer", n, c, of_sample),
+        )
+        tokenizer = train_tokenizer(
+            config.tokenizer, sentences, vocab_size, config.lowercase, config.special_tokens
+        )
+    write_whole(path, json.dumps([factors, size]))
+    tokenizer.save(done / "tokenizer.tmp")
+    (done / "tokenizer.tmp").rename(done / "tokenizer")
+    return factors, size
 
 
 def _loaded(config: CorpusConfig, vocab_size: int) -> Tokenizer | None:
@@ -184,26 +287,22 @@ def _empty(config: CorpusConfig, split: str) -> UserError:
 def _decides(config: CorpusConfig, vocab_size: int) -> dict:
     """All that a prepared folder is a function of."""
     loaded = _loaded(config, vocab_size)
-    tokenizer: dict[str, str | bool] = {"tokenizer": loaded.sha256 if loaded else config.tokenizer}
+    tokenizer: dict[str, str | bool | int] = {
+        "tokenizer": loaded.sha256 if loaded else config.tokenizer
+    }
     if not loaded:
-        tokenizer |= {"lowercase": config.lowercase, "special_tokens": config.special_tokens}
+        tokenizer |= {
+            "lowercase": config.lowercase,
+            "special_tokens": config.special_tokens,
+            "tokenizer_megabytes": config.tokenizer_megabytes,
+        }
     return {
         "source": config.source,
-        "fingerprint": corpora.fingerprint(config.source),
+        "fingerprint": Corpus(config.source).fingerprint(),
         "held_out": config.held_out,
+        "invalid_utf8": config.invalid_utf8,
+        "dedup": config.dedup,
+        "alpha": config.alpha,
         **tokenizer,
         "vocab_size": vocab_size,
     }
-
-
-def _is_held_out(document: corpora.Document, config: CorpusConfig) -> bool:
-    return corpora.held_out(document.name, config.held_out)
-
-
-def _sentences(
-    documents: Iterator[corpora.Document], report: Callable[[int], None]
-) -> Iterator[str]:
-    for number, document in enumerate(documents):
-        report(number + 1)
-        for paragraph in document.paragraphs:
-            yield from paragraph
