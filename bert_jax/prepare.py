@@ -35,19 +35,39 @@ shows rows as the model would get them, masked positions marked.
 import json
 import sys
 import time
+from pathlib import Path
 
 from absl import flags
+from rich.console import Console
 
-from bert_jax import cli, progress
+from bert_jax import cli, inspection, progress
 from bert_jax.data.prepare import prepare
 from bert_jax.errors import UserError
 
 cli.define_config()
 flags.DEFINE_string("output", "", "the folder to write; it must not be there yet")
 flags.DEFINE_integer("workers", 0, "processes; 0: as many as there are cores")
+flags.DEFINE_string("inspect", "", "a prepared folder to show rows of, instead of writing one")
+flags.DEFINE_integer("n", 3, "how many rows to show")
 
 
 def main() -> None:
+    if flags.FLAGS.inspect:
+        show()
+    else:
+        write()
+
+
+def show() -> None:
+    folder, config, count = Path(flags.FLAGS.inspect), cli.run_config(), flags.FLAGS.n
+    if count < 1:
+        raise UserError(f"--n={count}: must be 1 or more")
+    console = Console(highlight=False, soft_wrap=True)
+    for text in inspection.inspect(folder, config, count):
+        console.print(text)
+
+
+def write() -> None:
     config, output = cli.run_config(), cli.required("output")
     workers = flags.FLAGS.workers
     if workers < 0:

@@ -88,7 +88,10 @@ def chunks(documents: Iterable[Document]) -> Iterator[Chunk]:
 
 def encode(chunk: Chunk, tokenizer: Tokenizer, encoding: Encoding) -> Part:
     texts: list[str] = []
-    counts, numbers, digests, characters = [], [], [], []
+    counts: list[int] = []
+    numbers: list[int] = []
+    characters: list[int] = []
+    digests: list[bytes] = []
     number = chunk.first - (not chunk.documents[0].part)
     for document in chunk.documents:
         number += not document.part
@@ -106,7 +109,9 @@ def encode(chunk: Chunk, tokenizer: Tokenizer, encoding: Encoding) -> Part:
     for start in range(0, len(texts), _SENTENCES_A_CALL):
         ids += tokenizer.encode(texts[start : start + _SENTENCES_A_CALL])
     tokens = np.fromiter(itertools.chain.from_iterable(ids), encoding.dtype, sum(map(len, ids)))
-    lengths, row_sentences, row_documents = [], [], []
+    lengths: list[int] = []
+    row_sentences: list[int] = []
+    row_documents: list[int] = []
     ends = np.cumsum(counts).tolist()
     for place, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         rows = list(cut_rows(len(sentence) for sentence in ids[start:end]))

@@ -4,6 +4,7 @@ Not multiprocessing's own: its children import the main program again (and jax w
 those of a parent that was killed wait for it for ever.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -21,18 +22,22 @@ from bert_jax.errors import UserError
 def encode_all(
     chunks: Iterable[Chunk], encoding: Encoding, folder: Path, workers: int
 ) -> Iterator[Chunk]:
-    """Write the part file of each chunk, in `workers` processes, or here where that is 1.
+    """Write the part file of each chunk, in `workers` processes, or here where one would do.
 
-    Gives back each chunk that is done, in any order. At most one chunk a worker is in memory.
+    Gives back each chunk that is done, in any order. A chunk a worker is in memory, and one more.
     Raises UserError where a part cannot be written.
     """
-    if workers == 1:
+    chunks = iter(chunks)
+    first = list(itertools.islice(chunks, 2))
+    chunks = itertools.chain(first, chunks)
+    if workers == 1 or len(first) < 2:
         tokenizer = load_tokenizer(encoding.tokenizer)
         for chunk in chunks:
             encode(chunk, tokenizer, encoding).save(part_file(folder, chunk.number))
             yield chunk
         return
-    idle, busy = [], dict[Connection, Chunk]()
+    idle: list[Connection] = []
+    busy: dict[Connection, Chunk] = {}
     processes: list[subprocess.Popen] = []
     try:
         for chunk in chunks:
