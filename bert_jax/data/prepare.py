@@ -96,9 +96,11 @@ def prepare(
     if "://" in str(output):
         raise UserError(f"{output}: is not on this machine; prepare a local folder and copy it")
     output = Path(os.path.abspath(output))
-    if output.exists():
-        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
     work = output.parent / f".{output.name}.partial"
+    if output.exists():
+        if (output / MANIFEST).exists():  # killed when there was nothing left but to clean up
+            shutil.rmtree(work, ignore_errors=True)
+        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
     try:
         facts = {"format": FORMAT, **_decides(config, vocab_size)}
         with _alone(work, report):
@@ -227,6 +229,11 @@ def _survey(
     path = done / "survey.json"
     if path.exists() and (done / "tokenizer").exists():
         return tuple(json.loads(path.read_text()))
+    if corpus.needs_sizes and config.alpha != 1:
+        raise UserError(
+            f"corpus.alpha={config.alpha}: the shares in corpus.source={config.source} say already "
+            f"how much is read of each; write them as times (2x), or leave out one of the two"
+        )
     factors = [member.weight for member in corpus.members]
     size = 0
     if corpus.needs_sizes or (config.alpha != 1 and len(factors) > 1):
@@ -239,8 +246,9 @@ def _survey(
         found = sample(
             corpus, config, factors, lambda n, c: report("sampling for the tokenizer", n, c, 0)
         )
-        if not found.documents:
-            raise _empty(config, "train")
+        for split, count in (("train", len(found.documents)), ("held_out", found.held_out)):
+            if not count:
+                raise _empty(config, split)
         size = found.all_characters
         of_sample = sum(document.characters for document in found.documents)
         sentences = training_sentences(

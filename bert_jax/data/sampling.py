@@ -26,6 +26,7 @@ def count_characters(corpus: Corpus, config: CorpusConfig, report: Report) -> li
 class Sample(NamedTuple):
     documents: list[Document]  # in their order
     all_documents: int
+    held_out: int  # documents
     all_characters: int
 
 
@@ -34,13 +35,14 @@ def sample(corpus: Corpus, config: CorpusConfig, factors: list[float], report: R
     them: all, or those of the smallest hashes of their names. Memory is bounded likewise."""
     room = config.tokenizer_megabytes * 1_000_000
     found: list[tuple[int, int, Document]] = []  # a heap, the largest hash first
-    size = documents = characters = 0
+    size = documents = kept_from = characters = 0
     everything = corpus.documents(Cleaning(config.invalid_utf8), factors, config.held_out)
     for place, document in enumerate(everything):
         documents += not document.part
         characters += document.characters
         report(documents, characters)
         if held_out(document.name, config.held_out):
+            kept_from += not document.part
             continue
         chance = hashed(f"sample of {document.name} {document.part}")
         heapq.heappush(found, (-chance, -place, document))
@@ -48,7 +50,7 @@ def sample(corpus: Corpus, config: CorpusConfig, factors: list[float], report: R
         while size > room and len(found) > 1:
             size -= heapq.heappop(found)[-1].characters
     in_order = sorted(found, key=lambda entry: -entry[1])
-    return Sample([document for *_, document in in_order], documents, characters)
+    return Sample([document for *_, document in in_order], documents, kept_from, characters)
 
 
 def training_sentences(documents: list[Document], dedup: bool, report: Report) -> Iterator[str]:
