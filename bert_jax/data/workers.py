@@ -73,6 +73,7 @@ def _start(encoding: Encoding, folder: Path) -> tuple[subprocess.Popen, Connecti
     process = subprocess.Popen(
         [sys.executable, "-m", "bert_jax.data.workers", str(theirs.fileno())],
         pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the parent alone, who ends its workers
     )  # fmt: skip
     theirs.close()
     _send(mine, (encoding, folder))

@@ -106,7 +106,7 @@ def test_tfds_without_tensorflow(tmp_path):
     assert "tensorflow" not in sys.modules
     for source, said in (
         (f"tfds:{folder}#valid", "no such split; there are train, test"),
-        (f"tfds:{folder}@body", "no 'body', but text, label"),
+        (f"tfds:{folder}@body", "no 'body', but label, text"),
         (f"tfds:{folder}@label", "feature label is no text"),
         (f"tfds:{tmp_path}", "no dataset that is prepared here"),
         ("tfds:no_such_dataset", "no dataset that is prepared here"),

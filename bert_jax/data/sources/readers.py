@@ -116,7 +116,7 @@ def tfds_split(
         known = ", ".join(builder.info.splits) or "none that is prepared"
         raise UserError(f"{where}: no such split; there are {known}")
     if column not in builder.info.features:
-        raise _no_column(where, column, list(builder.info.features))
+        raise _no_column(where, column, sorted(builder.info.features))
     try:
         source = builder.as_data_source(split=split)
         for start in range(0, len(source), _BATCH):
