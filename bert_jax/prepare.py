@@ -5,29 +5,87 @@
   python -m bert_jax.pretrain --config=configs/bert.py:base --workdir=runs/mine \\
       --config.corpus.prepared=prepared
 
-The text file (plain, .gz or .xz) has a sentence or a paragraph a line and a blank line between
-documents. Without corpus.source it is the documentation installed with Python. One folder
-serves every length and masking. pretrain prepares by itself, in a cache, where it is given a
-source and no folder.
+corpus.source is one of these, or several with " + " between them:
+  installed-docs               the documentation installed with Python; no download
+  a.txt,b.txt.gz               text: a sentence or a paragraph a line, a blank line between
+  'wiki/**/*.txt'              documents; plain, .gz, .xz or .zst
+  web.jsonl.zst@content        JSON lines; @ names the field, which is text where it is not named
+  'c4/*.parquet@text'          Parquet; a row a document
+  tfds:c4/en:3.1.0#train@text  TFDS, a dataset that is prepared (array_record); or its folder
+  '2x wiki.txt + 0.5x web.jsonl'     read twice, and half of the documents
+  '70% wiki.txt + 30% web.jsonl'     in these shares of the text
+  text:FILE, jsonl:FILE, parquet:FILE     where the ending does not say the kind
+
+  --config.corpus.alpha=0.3             sample a mixture's members with p ~ n^0.3 (XLM-R)
+  --config.corpus.dedup=True            of documents with the same text keep one
+  --config.corpus.invalid_utf8=replace  or skip (the document), or fail
+  --config.corpus.tokenizer=bpe         wordpiece, sentencepiece, or the folder of a tokenizer
+  --workers=8                           processes; all cores if it is not said
+
+Killed and started again with the same command it goes on, and the folder is, byte for byte, what
+one run would have written, with any number of workers. It appears when it is whole; TFDS reads
+it too. One folder serves every length and masking. pretrain prepares by itself, in a cache,
+where it is given a source and no folder. docs/corpora.md has the papers' corpora.
+
+  python -m bert_jax.prepare --inspect=prepared --n=3 --config=configs/bert.py:base
+
+shows rows as the model would get them, masked positions marked.
 """
 
 import json
+import sys
+import time
+from pathlib import Path
 
 from absl import flags
+from rich.console import Console
 
-from bert_jax import cli, progress
+from bert_jax import cli, inspection, progress
 from bert_jax.data.prepare import prepare
+from bert_jax.errors import UserError
 
 cli.define_config()
 flags.DEFINE_string("output", "", "the folder to write; it must not be there yet")
+flags.DEFINE_integer("workers", 0, "processes; 0: as many as there are cores")
+flags.DEFINE_string("inspect", "", "a prepared folder to show rows of, instead of writing one")
+flags.DEFINE_integer("n", 3, "how many rows to show")
 
 
 def main() -> None:
+    if flags.FLAGS.inspect:
+        show()
+    else:
+        write()
+
+
+def show() -> None:
+    folder, config, count = Path(flags.FLAGS.inspect), cli.run_config(), flags.FLAGS.n
+    if count < 1:
+        raise UserError(f"--n={count}: must be 1 or more")
+    console = Console(highlight=False, soft_wrap=True)
+    for text in inspection.inspect(folder, config, count):
+        console.print(text)
+
+
+def write() -> None:
     config, output = cli.run_config(), cli.required("output")
+    workers = flags.FLAGS.workers
+    if workers < 0:
+        raise UserError(f"--workers={workers}: must be 0 or more")
+    began = time.monotonic()
     with progress.preparing() as report:
-        manifest = prepare(config.corpus, config.model.vocab_size, output, report)
+        manifest = prepare(config.corpus, config.model.vocab_size, output, report, workers)
     print(json.dumps(manifest["splits"]))
-    print(f"{manifest['characters'] / 1e6:.2f} MB of text prepared in {output}")
+    megabytes, seconds = manifest["characters"] / 1e6, time.monotonic() - began
+    print(
+        f"{megabytes:.2f} MB of text prepared in {output} ({seconds:.0f} s, "
+        f"{megabytes / seconds:.2f} MB/s)"
+    )
+    for what, count in manifest["found"].items():
+        if count:
+            print(f"note: {what.replace('_', ' ')}: {count:,}", file=sys.stderr)
+    if manifest["found"]["held_out_documents_in_training"]:
+        print("note: --config.corpus.dedup=True keeps each text once", file=sys.stderr)
 
 
 if __name__ == "__main__":

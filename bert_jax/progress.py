@@ -1,6 +1,7 @@
 """A bar for long work on a terminal; nothing where nobody looks."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,16 +27,22 @@ def _bar(*columns: str) -> Progress:
 
 
 @contextmanager
-def preparing() -> Iterator[Callable[[str, int], None]]:
-    """A report for `prepare`: what is done, and for how many documents (their number is not
-    known beforehand)."""
-    with _bar() as bar:
-        tasks: dict[str, TaskID] = {}
+def preparing() -> Iterator[Callable[[str, int, int, int], None]]:
+    """A report for `prepare`: what is done, for how many documents and characters, and of how
+    many characters in all (0: not known)."""
+    with _bar("numbers") as bar:
+        tasks: dict[str, tuple[TaskID, float, int]] = {}
 
-        def report(what: str, documents: int) -> None:
+        def report(what: str, documents: int, characters: int, total: int) -> None:
+            now = time.monotonic()
             if what not in tasks:
-                tasks[what] = bar.add_task(f"{what} (documents)", total=None)
-            bar.update(tasks[what], completed=documents)
+                task = bar.add_task(what, total=total or None, numbers="")
+                tasks[what] = task, now, characters
+            task, began, before = tasks[what]
+            shown = f"{documents:,} documents" if characters else f"{documents:,}"
+            if characters and now > began:
+                shown += f"  {(characters - before) / 1e6 / (now - began):.2f} MB/s"
+            bar.update(task, completed=characters or documents, numbers=shown)
 
         yield report
 

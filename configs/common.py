@@ -11,12 +11,16 @@ def common() -> ConfigDict:
         dict(
             seed=0,
             corpus=dict(
-                source="installed-docs",  # or the path of a text file
+                source="installed-docs",  # or files, datasets, mixtures: docs/corpora.md
                 prepared="",  # or a folder that bert_jax.prepare wrote
                 held_out=0.1,
                 lowercase=True,
                 tokenizer="wordpiece",  # trained on the corpus; or the folder of one
                 special_tokens="[PAD] [UNK] [CLS] [SEP] [MASK]",
+                tokenizer_megabytes=64,  # of text, at most, to train it on
+                alpha=1.0,  # of a mixture's members: p ∝ n^alpha
+                dedup=False,  # of documents with the same text keep one
+                invalid_utf8="fail",  # or replace, or skip the document
             ),
             # The coefficient of each term; 0 leaves it out.
             objective=dict(

@@ -88,7 +88,7 @@ def write_text(path: Path, documents: int = 24, length: int = 12) -> Path:
 def prepare(folder: Path, vocab_size: int = VOCAB) -> Corpus:
     text = write_text(folder / "text.txt")
     config = CorpusConfig(source=str(text), held_out=0.3, tokenizer="sentencepiece")
-    prepare_corpus(config, vocab_size, folder / "prepared", lambda what, documents: None)
+    prepare_corpus(config, vocab_size, folder / "prepared", lambda *_: None)
     return Corpus(text, folder / "prepared")
 
 

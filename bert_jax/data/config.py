@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from bert_jax.errors import UserError
 
+INVALID_UTF8 = ("fail", "replace", "skip")
+
 
 @dataclass(frozen=True)
 class CorpusConfig:
     """What `prepare` needs to know beside the vocabulary's size."""
 
-    source: str = "installed-docs"  # or the path of a text file (data/corpora.py)
+    source: str = "installed-docs"  # or files, datasets, mixtures (data/sources/grammar.py)
     prepared: str = ""  # a folder that prepare wrote; '' prepares `source` once, in the cache
     held_out: float = 0.1  # share of documents kept from training, by a hash of their names
     lowercase: bool = True  # BERT's uncased models
@@ -18,10 +20,28 @@ class CorpusConfig:
     tokenizer: str = "wordpiece"
     # Of a tokenizer trained here, in the order of their ids; what follows '...' comes last of all.
     special_tokens: str = "[PAD] [UNK] [CLS] [SEP] [MASK]"
+    # A tokenizer is trained on so much text at most, of documents chosen by a hash of their names.
+    tokenizer_megabytes: int = 64
+    # Members of a mixture are sampled with p ∝ n^alpha (Conneau et al. 2020, 3.1: 0.3); 1 leaves
+    # them as they are.
+    alpha: float = 1.0
+    dedup: bool = False  # keep one of the documents that have exactly the same text
+    invalid_utf8: str = "fail"  # or replace (by U+FFFD), or skip (the document)
 
     def __post_init__(self):
         if not 0 < self.held_out < 1:
             raise UserError(f"corpus.held_out={self.held_out}: must be between 0 and 1")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"corpus.alpha={self.alpha}: must be between 0 and 1")
+        if self.tokenizer_megabytes < 1:
+            raise UserError(
+                f"corpus.tokenizer_megabytes={self.tokenizer_megabytes}: must be 1 or more"
+            )
+        if self.invalid_utf8 not in INVALID_UTF8:
+            raise UserError(
+                f"corpus.invalid_utf8={self.invalid_utf8!r}: must be one of "
+                f"{', '.join(INVALID_UTF8)}"
+            )
 
 
 FORMATS = ("segment-pair", "sentence-pair", "full-sentences", "doc-sentences")

@@ -1,30 +1,36 @@
 """A corpus to a prepared folder: tokenizer, rows of both splits, manifest. Once for a corpus.
 
-The manifest is written last and the folder appears under its name only when it is whole, so a
-run that was killed leaves nothing that could be taken for finished.
+The work stands in a hidden folder beside the output: the tokenizer, then a part file for each
+chunk of text, then all of them merged. What is finished there is not done again by a run that
+takes up where a killed one ended. The manifest is written last and the folder appears under its
+name only when it is whole, so nothing can be taken for finished that is not.
 """
 
+import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from etils import epath
 
-from bert_jax.data import corpora
+import bert_jax
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.records import FORMAT, MANIFEST, RowWriter, read_manifest, token_dtype
-from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer, train_tokenizer
+from bert_jax.data.corpora import Corpus
+from bert_jax.data.merge import SPLITS, UNIGRAM, Parts, merge
+from bert_jax.data.parts import Chunk, Encoding, chunks
+from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
+from bert_jax.data.sources.reading import Cleaning
+from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
+from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.data.vocabulary import SPELLINGS
+from bert_jax.data.workers import encode_all, part_file
 from bert_jax.errors import UserError
-
-UNIGRAM = "unigram.npy"
-Report = Callable[[str, int], None]  # what is being done, and how many documents are done
+from bert_jax.files import write_whole
 
 
 def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
@@ -45,7 +51,13 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
 
 
 def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
-    found = read_manifest(folder)["vocab_size"]
+    manifest = read_manifest(folder)
+    found = manifest["vocab_size"]
+    if manifest["tokenizer_sha256"] != load_tokenizer(epath.Path(folder) / "tokenizer").sha256:
+        raise UserError(
+            f"{folder}: its rows were made with another tokenizer than the one in it; bring back "
+            f"that tokenizer, or prepare the corpus again"
+        )
     if found != vocab_size:
         raise UserError(
             f"{folder}: its tokenizer has {found} pieces but model.vocab_size={vocab_size}; set "
@@ -64,146 +76,166 @@ def token_counts(folder: epath.Path) -> np.ndarray:
         ) from error
 
 
-def prepare(config: CorpusConfig, vocab_size: int, output: epath.PathLike, report: Report) -> dict:
-    """Write the prepared folder `output`; returns its manifest.
+def prepare(
+    config: CorpusConfig,
+    vocab_size: int,
+    output: epath.PathLike,
+    report: Report,
+    workers: int = 0,
+) -> dict:
+    """Write the prepared folder `output`; returns its manifest. The same bytes for any number of
+    `workers` (0: one a core), and however often it was killed and started again.
 
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave
     without documents.
     """
-    output = epath.Path(output)
+    if "://" in str(output):
+        raise UserError(f"{output}: is not on this machine; prepare a local folder and copy it")
+    output = Path(os.path.abspath(output))
+    work = output.parent / f".{output.name}.partial"
     if output.exists():
+        if (output / MANIFEST).exists():  # killed when there was nothing left but to clean up
+            shutil.rmtree(work, ignore_errors=True)
         raise UserError(f"{output}: exists already; name a new folder, or delete it first")
-    scratch = None
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the output, so that the last rename stays inside one file system.
-        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-        manifest = _write(config, vocab_size, epath.Path(scratch), report)
-        scratch.chmod(0o755)
-        scratch.rename(output)
+        facts = {"format": FORMAT, **_decides(config, vocab_size)}
+        with _alone(work, report):
+            if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
+                return read_manifest(output)
+            _take_up(work, facts)
+            try:
+                _work(config, vocab_size, work, facts, report, workers or _cores())
+                (work / "whole").rename(output)
+                shutil.rmtree(work)
+            finally:
+                if not list((work / "done").glob("tokenizer")):  # nothing to go on from
+                    shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
-            return read_manifest(output)
         raise UserError(
             f"{output}: the prepared corpus cannot be written ({error.strerror or error}); make "
             f"room or name another folder, and start again"
         ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return manifest
+    return read_manifest(output)
 
 
-def _write(config: CorpusConfig, vocab_size: int, folder: epath.Path, report: Report) -> dict:
-    tokenizer = _loaded(config, vocab_size) or _trained(config, vocab_size, report)
-    tokenizer.save(folder / "tokenizer")
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _alone(work: Path, report: Report) -> Iterator[None]:
+    """Waits until no other process works in the folder, which is there then."""
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        with (work / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report("waiting for another process that prepares the same", 0, 0, 0)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever was here before may have deleted the folder, and with it this lock.
+            lock = work / ".lock"
+            if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield
+                return
+
+
+def _take_up(work: Path, facts: dict) -> None:
+    """Leave in the folder what was done for the same facts, nothing else."""
+    said = work / "work.json"
+    if not said.exists() or json.loads(said.read_text()) != facts:
+        for path in work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+        write_whole(said, json.dumps(facts))
+    (work / "done").mkdir(exist_ok=True)
+    for path in (work / "done").glob("*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(work / "whole", ignore_errors=True)
+
+
+def _work(
+    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int
+) -> None:
+    """Make work/whole, by way of work/done."""
+    corpus, done = Corpus(config.source), work / "done"
+    factors, size = survey(corpus, config, vocab_size, done, report)
+    tokenizer = load_tokenizer(done / "tokenizer")
     dtype = token_dtype(vocab_size)
-    splits = {name: RowWriter(folder, name, dtype) for name in ("train", "held_out")}
-    unigram = np.zeros(vocab_size, np.int64)
-    characters = 0
-    for number, document in enumerate(corpora.documents(config.source)):
-        split = "held_out" if _is_held_out(document, config) else "train"
-        sentences = [s for paragraph in document.paragraphs for s in paragraph]
-        characters += sum(map(len, sentences))
-        # To RoBERTa's tokenizer a sentence after another begins with the space between them;
-        # to those trained here it makes no difference.
-        spaced = [*sentences[:1], *(" " + sentence for sentence in sentences[1:])]
-        encoded = [ids for ids in tokenizer.encode(spaced) if ids]
-        splits[split].add(number, encoded)
-        if split == "train":
-            for ids in encoded:
-                unigram += np.bincount(ids, minlength=vocab_size)
-        report("tokenizing", number + 1)
-    for name, writer in splits.items():
-        writer.close()
-        if not writer.tokens:
-            raise _empty(config, name)
-    with (folder / UNIGRAM).open("wb") as file:
-        np.save(file, unigram, allow_pickle=False)
+    cleaning = Cleaning(config.invalid_utf8)
+    encoding = Encoding(str(done / "tokenizer"), dtype.str, config.held_out)
+    count = documents = characters = 0
+
+    def missing() -> Iterator[Chunk]:
+        nonlocal count
+        for chunk in chunks(corpus.documents(cleaning, factors, config.held_out)):
+            count += 1
+            if part_file(done, chunk.number).exists():
+                tell(chunk)
+            else:
+                yield chunk
+
+    def tell(chunk: Chunk) -> None:
+        nonlocal documents, characters
+        documents += len(chunk.documents)
+        characters += sum(document.characters for document in chunk.documents)
+        report("tokenizing", documents, characters, size)
+
+    for chunk in encode_all(missing(), encoding, done, workers):
+        tell(chunk)
+    parts = Parts([part_file(done, number) for number in range(count)], config.dedup)
+    sizes = parts.sizes()
+    for split in SPLITS:
+        if not sizes[split]["tokens"]:
+            shutil.rmtree(done)
+            raise no_documents(config, split)
+    whole = epath.Path(work / "whole")
+    shutil.copytree(done / "tokenizer", whole / "tokenizer")
+    shards = merge(
+        parts, sizes, whole, dtype, vocab_size,
+        lambda tokens, total: report("writing rows (tokens)", tokens, 0, 0),
+    )  # fmt: skip
     vocabulary = tokenizer.vocabulary
+    split_characters = [sizes[split].pop("characters") for split in SPLITS]
     manifest = {
-        "format": FORMAT,
-        **_decides(config, vocab_size),
+        **facts,
+        "bert_jax": bert_jax.__version__,
         "dtype": dtype.str,
-        "characters": characters,
+        "characters": sum(split_characters),
         "tokenizer_sha256": tokenizer.sha256,
         "special_tokens": {
             name: getattr(vocabulary, role)
             for role, name in zip(SPELLINGS, vocabulary.names, strict=True)
         },
-        "splits": {name: writer.counts for name, writer in splits.items()},
+        "times_read": factors,
+        "found": dict(sorted(cleaning.counts.items())) | parts.counts,
+        "splits": sizes,
+        "shards": shards,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
-
-
-def _trained(config: CorpusConfig, vocab_size: int, report: Report) -> Tokenizer:
-    training: Iterator[corpora.Document] = (
-        d for d in corpora.documents(config.source) if not _is_held_out(d, config)
-    )
-    first = next(training, None)
-    if first is None:
-        raise _empty(config, "train")
-    training = itertools.chain([first], training)
-    return train_tokenizer(
-        config.tokenizer,
-        _sentences(training, lambda n: report("training the tokenizer", n)),
-        vocab_size,
-        config.lowercase,
-        config.special_tokens,
-    )
-
-
-def _loaded(config: CorpusConfig, vocab_size: int) -> Tokenizer | None:
-    """The tokenizer of the folder that was named, if one was: a workdir's, or a model's."""
-    if config.tokenizer in TRAINERS:
-        return None
-    folder = epath.Path(config.tokenizer)
-    if not folder.is_dir():
-        raise UserError(
-            f"corpus.tokenizer={config.tokenizer}: is none of {', '.join(TRAINERS)}, and no "
-            f"folder of a tokenizer; name one of them"
-        )
-    inner = folder / "tokenizer"
-    tokenizer = load_tokenizer(inner if inner.is_dir() else folder)
-    if tokenizer.vocab_size != vocab_size:
-        raise UserError(
-            f"corpus.tokenizer={config.tokenizer}: has {tokenizer.vocab_size} ids but "
-            f"model.vocab_size={vocab_size}; set model.vocab_size={tokenizer.vocab_size}"
-        )
-    return tokenizer
-
-
-def _empty(config: CorpusConfig, split: str) -> UserError:
-    return UserError(
-        f"corpus.source={config.source}: no document falls into the {split} split (corpus.held_out="
-        f"{config.held_out}); change that or bring more documents, a blank line between two"
-    )
+    write_whole(Path(whole / MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
 def _decides(config: CorpusConfig, vocab_size: int) -> dict:
     """All that a prepared folder is a function of."""
-    loaded = _loaded(config, vocab_size)
-    tokenizer: dict[str, str | bool] = {"tokenizer": loaded.sha256 if loaded else config.tokenizer}
+    loaded = named_tokenizer(config, vocab_size)
+    tokenizer: dict[str, str | bool | int] = {
+        "tokenizer": loaded.sha256 if loaded else config.tokenizer
+    }
     if not loaded:
-        tokenizer |= {"lowercase": config.lowercase, "special_tokens": config.special_tokens}
+        tokenizer |= {
+            "lowercase": config.lowercase,
+            "special_tokens": config.special_tokens,
+            "tokenizer_megabytes": config.tokenizer_megabytes,
+        }
     return {
         "source": config.source,
-        "fingerprint": corpora.fingerprint(config.source),
+        "fingerprint": Corpus(config.source).fingerprint(),
         "held_out": config.held_out,
+        "invalid_utf8": config.invalid_utf8,
+        "dedup": config.dedup,
+        "alpha": config.alpha,
         **tokenizer,
         "vocab_size": vocab_size,
     }
-
-
-def _is_held_out(document: corpora.Document, config: CorpusConfig) -> bool:
-    return corpora.held_out(document.name, config.held_out)
-
-
-def _sentences(
-    documents: Iterator[corpora.Document], report: Callable[[int], None]
-) -> Iterator[str]:
-    for number, document in enumerate(documents):
-        report(number + 1)
-        for paragraph in document.paragraphs:
-            yield from paragraph

@@ -73,7 +73,7 @@ class SentencePieceTokenizer:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, with no special token but the unknown one."""
-        return self._processor.encode(texts, out_type=int)
+        return self._processor.encode(texts, out_type=int, num_threads=1)  # a worker is a core
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each the span of characters of `text` that it stands for."""

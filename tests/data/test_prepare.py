@@ -1,22 +1,26 @@
 """A corpus on disk: whole or not there, the same every time, splits apart."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from etils import epath
 
-from bert_jax.data import corpora
+from bert_jax.data import corpora, duplicates
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.fast_tokenizer import FastTokenizer
-from bert_jax.data.prepare import UNIGRAM, cached, prepare
-from bert_jax.data.records import FORMAT, ROW_TOKENS, Rows, RowWriter, read_manifest
+from bert_jax.data.merge import UNIGRAM
+from bert_jax.data.parts import sentences_of
+from bert_jax.data.prepare import cached, prepare
+from bert_jax.data.records import ROW_TOKENS, Rows, SplitWriter, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
 from bert_jax.errors import UserError
 from tests import tiny
 
 
-def quiet(what, documents):
+def quiet(what, documents, characters, total):
     pass
 
 
@@ -35,7 +39,7 @@ def test_rows_hold_the_documents_of_their_split(corpus):
     texts = {"train": [], "held_out": []}
     for document in corpora.documents(str(corpus.text)):
         split = "held_out" if corpora.held_out(document.name, 0.3) else "train"
-        texts[split].append(" ".join(s for p in document.paragraphs for s in p).lower())
+        texts[split].append(" ".join(sentences_of(document)).lower())
     assert texts["train"] and texts["held_out"]
     for split, expected in texts.items():
         assert decoded(corpus.folder, split) == expected
@@ -65,36 +69,61 @@ def test_preparing_twice_gives_the_same_bytes(corpus, tmp_path):
         assert (again / name).read_bytes() == (corpus.folder / name).read_bytes(), name
 
 
-def test_a_long_document_becomes_several_rows(tmp_path):
-    writer = RowWriter(epath.Path(tmp_path), "train", np.dtype("<u2"))
-    sentences = [[n % 100 + 5] * 999 for n in range(20)] + [[7] * (ROW_TOKENS + 10)]
-    writer.add(3, sentences)
-    writer.close()
-    (tmp_path / "manifest.json").write_text(
-        json.dumps(
-            {
-                "format": FORMAT,
-                "vocab_size": 200,
-                "dtype": "<u2",
-                "splits": {"train": writer.counts},
-            }
-        )
+def test_a_long_document_becomes_several_rows(corpus, tmp_path):
+    """Cut at its sentences; a sentence longer than a row is cut too."""
+    text, words = tmp_path / "long.txt", tiny.sentences(600)
+    text.write_text("\n".join([*words, " ".join(words).replace(".", "")]) + "\n\nOther.\n\nMore.")
+    folder = str(corpus.folder)
+    prepare(
+        CorpusConfig(source=str(text), tokenizer=folder, held_out=0.7), 200, tmp_path / "p", quiet
     )
-    rows = Rows(tmp_path, "train")
-    found = rows.read(np.arange(len(rows)))
-    assert max(map(len, found)) <= ROW_TOKENS and len(found) > 4
-    np.testing.assert_array_equal(np.concatenate(found), np.concatenate(sentences))
-    assert (rows.index.documents == 3).all()
+    for split in ("train", "held_out"):
+        rows = Rows(tmp_path / "p", split)
+        found = rows.read(np.arange(len(rows)))
+        if len(found) > 2:
+            break
+    assert len(found) > 4 and 0 < min(map(len, found)) <= max(map(len, found)) <= ROW_TOKENS
+    long = rows.index.documents == rows.index.documents[0]
+    assert long.sum() > 4
+    lengths = [rows.index.sentence_lengths[rows.index.sentences(r)] for r in range(len(rows))]
+    assert [sum(map(int, row)) for row in lengths] == list(map(len, found))
+    assert max(map(max, lengths)) == ROW_TOKENS
+    tokenizer = load_tokenizer(tmp_path / "p" / "tokenizer")
+    expected = [i for ids in tokenizer.encode([*words, lines_of(text)[600]]) for i in ids]
+    assert (
+        np.concatenate([f for f, mine in zip(found, long, strict=True) if mine]).tolist()
+        == expected
+    )
+
+
+def lines_of(path):
+    return path.read_text().split("\n")
+
+
+def test_short_and_long_rows_take_little_room(tmp_path):
+    """At most 2.5 bytes a token, of tokens that nothing can compress."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 65536, n).astype("<u2") for n in rng.integers(100, 1000, 2000)]
+    tokens = sum(map(len, rows))
+    lengths = [np.diff([0, *range(20, len(row), 20), len(row)]) for row in rows]
+    counts = np.array(list(map(len, lengths)))
+    writer = SplitWriter(
+        epath.Path(tmp_path), "train", np.dtype("<u2"), len(rows), int(sum(counts))
+    )
+    writer.add(rows, np.concatenate(lengths).astype(np.uint16), counts, np.arange(len(rows)))
+    writer.close()
+    assert tokens > 1_000_000
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2.5 * tokens
 
 
 def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = config_of(corpus)
     calls = []
-    first = cached(config, tiny.VOCAB, lambda what, n: calls.append(n))
+    first = cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert calls and cached(config, tiny.VOCAB, quiet) == first
     calls.clear()
-    cached(config, tiny.VOCAB, lambda what, n: calls.append(n))
+    cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert not calls
     other = config_of(corpus, held_out=0.4)
     assert cached(other, tiny.VOCAB, quiet) != first
@@ -166,20 +195,42 @@ def test_a_sentence_after_another_has_a_space_before_it(corpus, tmp_path):
     assert begins[0] != "Ġ" and set(begins[1:]) == {"Ġ"}
 
 
-def test_an_interrupted_prepare_leaves_nothing(corpus, tmp_path):
-    def interrupt(what, documents):
-        if what == "tokenizing" and documents == 5:
+def test_an_interrupted_prepare_goes_on(corpus, tmp_path):
+    def interrupt(what, documents, characters, total):
+        if what == "tokenizing":
             raise KeyboardInterrupt
 
     output = tmp_path / "prepared"
     with pytest.raises(KeyboardInterrupt):
         prepare(config_of(corpus), tiny.VOCAB, output, interrupt)
-    assert list(tmp_path.iterdir()) == []
+    assert not output.exists()
+    done = []
+    prepare(config_of(corpus), tiny.VOCAB, output, lambda what, *_: done.append(what))
+    assert "training the tokenizer" not in done
+    assert_same_folders(output, corpus.folder)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_what_was_done_for_another_config_is_not_used(corpus, tmp_path):
+    def interrupt(what, documents, characters, total):
+        if what.startswith("writing"):
+            raise KeyboardInterrupt
+
+    output = tmp_path / "prepared"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config_of(corpus, lowercase=False), tiny.VOCAB, output, interrupt)
+    prepare(config_of(corpus), tiny.VOCAB, output, quiet)
+    assert_same_folders(output, corpus.folder)
+
+
+def assert_same_folders(mine, theirs):
+    files = {path.relative_to(mine) for path in mine.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file()}
+    for name in files:
+        assert (mine / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
 def test_a_damaged_folder_is_named(corpus, tmp_path):
-    import shutil
-
     folder = shutil.copytree(corpus.folder, tmp_path / "copy")
     np.save(folder / "train-row_ends.npy", np.arange(3))
     np.save(folder / "train-documents.npy", np.arange(3, dtype=np.int32))
@@ -190,6 +241,82 @@ def test_a_damaged_folder_is_named(corpus, tmp_path):
         Rows(folder, "train")
     with pytest.raises(UserError, match="not a prepared corpus"):
         cached(CorpusConfig(prepared=str(folder)), tiny.VOCAB, quiet)
+
+
+def test_a_shard_that_was_cut_off_is_named(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder, tmp_path / "copy")
+    (path,) = folder.glob("rows-train*")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="damaged .*rows-train.* was cut off"):
+        Rows(folder, "train")
+
+
+def test_another_tokenizer_than_the_one_of_the_rows_is_named(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder, tmp_path / "copy")
+    other = train_tokenizer(
+        "sentencepiece", tiny.sentences(500, 3), 200, True, "[PAD] [UNK] [CLS] [SEP] [MASK]"
+    )
+    other.save(folder / "tokenizer")
+    with pytest.raises(UserError, match="made with another tokenizer"):
+        cached(CorpusConfig(prepared=str(folder)), tiny.VOCAB, quiet)
+
+
+def test_the_same_text_twice(tmp_path):
+    """Counted, and with dedup removed: the second of the same split, and what is in both."""
+    documents = ["\n".join(tiny.sentences(12, seed)) for seed in range(40)]
+    names = [f"text.txt:{number}" for number in range(60)]
+    split = [corpora.held_out(name, 0.3) for name in names]
+    both = sum(split[number] != split[number + 40] for number in range(20))
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join([*documents, *(d.replace("\n", " ") for d in documents[:20])]))
+    config = CorpusConfig(source=str(path), held_out=0.3, tokenizer="sentencepiece")
+    found = prepare(config, tiny.VOCAB, tmp_path / "all", quiet)
+    assert found["found"] == {
+        "duplicate_documents": 20, "held_out_documents_in_training": both,
+    }  # fmt: skip
+    assert both and sum(s["documents"] for s in found["splits"].values()) == 60
+    once = prepare(replace(config, dedup=True), tiny.VOCAB, tmp_path / "once", quiet)
+    assert once["found"] == {"duplicate_documents": 20, "held_out_documents_in_training": 0}
+    texts = {s: decoded(tmp_path / "once", s) for s in ("train", "held_out")}
+    everything = texts["train"] + texts["held_out"]
+    assert len(everything) == len(set(everything)) == 40
+    # Read twice on purpose is not twice the same by chance.
+    twice = prepare(
+        replace(config, dedup=True, source=f"2x {path}"), tiny.VOCAB, tmp_path / "twice", quiet
+    )
+    trained = once["splits"]["train"]["documents"]
+    assert twice["splits"]["train"]["documents"] == 2 * trained
+    assert twice["splits"]["held_out"]["documents"] == 40 - trained
+
+
+def test_duplicates_are_found_in_rounds(monkeypatch):
+    monkeypatch.setattr(duplicates, "_AT_ONCE", 7)
+    rng = np.random.default_rng(0)
+    text = rng.integers(0, 60, 100)
+    names, held = np.arange(100).astype(np.uint64), rng.random(100) < 0.3
+    digests = np.stack([text, text * 3], axis=1).astype(np.uint64)
+
+    def stretches():
+        for start in range(0, 100, 30):
+            part = slice(start, start + 30)
+            yield duplicates.Texts(digests[part], names[part], held[part])
+
+    found = duplicates.find_duplicates(stretches, 100)
+    expected = [text[n] in text[:n] for n in range(100)]
+    assert found.again.tolist() == expected and any(expected)
+    assert found.in_both_splits == sum(np.isin(text[held], text[~held]))
+
+
+def test_tfds_reads_the_folder(corpus):
+    """Without TensorFlow, as any of its datasets."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder_from_directory(str(corpus.folder))
+    for split in ("train", "held_out"):
+        rows = Rows(corpus.folder, split)
+        source = builder.as_data_source(split=split)
+        assert len(source) == len(rows)
+        for number, row in enumerate(rows.read(np.arange(len(rows)))):
+            np.testing.assert_array_equal(source[number]["input_ids"], row)
 
 
 def test_a_vocabulary_of_another_size_is_named(corpus):

@@ -1,0 +1,36 @@
+"""prepare over small chunks, that kills itself (SIGKILL) at the n-th report of a named kind. Told:
+source, output, workers, the kind and n. Prints the ids of its workers before that.
+
+What the tests of resuming start instead of the program."""
+
+import os
+import signal
+import sys
+
+import psutil
+
+from bert_jax.data import parts
+from bert_jax.data.config import CorpusConfig
+from bert_jax.data.prepare import prepare
+from bert_jax.errors import UserError
+
+parts.CHUNK_CHARACTERS = 1500
+source, output, workers, kind, count = sys.argv[1:]
+left = int(count)
+
+
+def deadly(what, documents, characters, total):
+    global left
+    if what.startswith(kind):
+        left -= 1
+        if left == 0:
+            children = psutil.Process().children()
+            print(*(child.pid for child in children), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+try:
+    config = CorpusConfig(source=source, held_out=0.3, tokenizer="sentencepiece")
+    prepare(config, 200, output, deadly, int(workers))
+except UserError as error:
+    sys.exit(f"error: {error}")

@@ -1,0 +1,96 @@
+"""Prepared rows as a person reads them."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bert_jax import inspection
+from bert_jax.config import RunConfig
+from bert_jax.data.records import Rows
+from bert_jax.data.tokenizers import load_tokenizer
+from bert_jax.errors import UserError
+from tests import tiny
+from tests.test_programs import refused, start
+
+CONFIG = RunConfig(model=tiny.MODEL, data=tiny.DATA)
+
+
+def test_rows_are_shown_as_the_model_gets_them(corpus):
+    legend, *shown = inspection.inspect(corpus.folder, CONFIG, 3)
+    assert "masked" in legend.plain and len(shown) == 6
+    pieces = load_tokenizer(corpus.folder / "tokenizer").piece
+    rows = Rows(corpus.folder, "train")
+    words = {pieces(int(i)) for i in np.concatenate(rows.read(np.arange(len(rows))))}
+    for title, text in zip(shown[::2], shown[1::2], strict=True):
+        masked = int(title.plain.split(" masked")[0].split()[-1])
+        assert masked > 0 and text.plain.count("→") == text.plain.count("»") == masked
+        assert "nsp: B" in title.plain
+        assert text.plain.startswith("[CLS] ") and text.plain.count("[SEP]") == 2
+        hidden = [part.split("→")[0] for part in text.plain.split("«")[1:]]
+        assert set(hidden) <= words
+        styles = {str(span.style) for span in text.spans}
+        assert {"green", "cyan"} <= styles and any(style.startswith("reverse") for style in styles)
+
+
+def test_format_and_masking_are_the_configs(corpus):
+    data = replace(tiny.DATA, format="doc-sentences", pairs="none", mask_rate=0.0)
+    _, title, text, *_ = inspection.inspect(corpus.folder, replace(CONFIG, data=data), 1)
+    assert "0 masked" in title.plain and "nsp" not in title.plain and "«" not in text.plain
+
+
+def test_another_tokenizer_is_named(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder, tmp_path / "copy")
+    model = folder / "tokenizer" / "tokenizer.model"
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(UserError, match="tokenizer"):
+        list(inspection.inspect(folder, CONFIG, 1))
+
+
+def test_the_program_shows_and_refuses(corpus, tmp_path):
+    config = ["--config=configs/bert.py:tiny", *tiny.OVERRIDES]
+    done = start("prepare", f"--inspect={corpus.folder}", "--n=2", *config)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("example ") == 2 and "→[MASK]»" in done.stdout
+    refused(start("prepare", f"--inspect={tmp_path}", *config), "not a prepared corpus")
+    refused(start("prepare", f"--inspect={corpus.folder}", "--n=0", *config), "--n=0")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("one.txt", b"One document. It is alone.\n", "no document falls into the"),
+        ("long.txt", b"Fine.\n\n" + b"word " * (1 << 22), "line 3 is longer than 16 MiB"),
+        ("cut.jsonl", b'{"text": "Fine."}\n{"te', "line 2: is no JSON"),
+        ("empty.jsonl", b'{"text": ""}\n' * 3, "no text in it"),
+    ],
+)
+def test_a_source_that_cannot_be_prepared(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    done = start(
+        "prepare", "--config=configs/bert.py:tiny", f"--output={tmp_path / 'out'}",
+        f"--config.corpus.source={path}",
+    )  # fmt: skip
+    refused(done, said, name)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--config.corpus.alpha=2.0", "corpus.alpha=2.0"),
+        ("--config.corpus.invalid_utf8=ignore", "must be one of fail, replace, skip"),
+        ("--config.corpus.source=tfds:", "no such file"),
+        ("--workers=-1", "--workers=-1"),
+        ("--output=gs://bucket/prepared", "prepare a local folder"),
+    ],
+)
+def test_bad_words_to_prepare(corpus, tmp_path, argument, said):
+    text = f"--config.corpus.source={corpus.text}"
+    done = start(
+        "prepare", "--config=configs/bert.py:tiny", f"--output={tmp_path / 'out'}", text, argument
+    )
+    refused(done, said)
+    assert not list(tmp_path.iterdir())
