@@ -104,7 +104,8 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     counts = token_counts(folder)
     unigram = unigram_loss(evaluation, counts)
     manifest = read_manifest(folder)
-    print(summary.corpus(folder, manifest, examples, held_out))
+    print(summary.corpus(folder, manifest, held_out))
+    print(summary.phases(config.phases, batches, examples))
 
     # Workdir: what it holds is enough to use the model; to go on, the same corpus is needed too.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,8 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     # Steps.
     train_step = make_train_step(objective, config.model, tx, config.seed)
     eval_step = make_eval_step(objective, config.model)
-    feed = Feed(read(batches, start, data.workers), objective.fields, mesh)
+    fields = objective.fields + (("position_ids",) if data.packing else ())
+    feed = Feed(read(batches, start, data.workers), fields, mesh)
     rates = Rates()
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
 
@@ -163,7 +165,7 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
             if due(train.log_every, train.eval_every, train.save_every):
                 lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
             if due(train.eval_every):
-                feed_held_out = Feed(read(evaluation), objective.fields, mesh)
+                feed_held_out = Feed(read(evaluation), fields, mesh)
                 scores, tallies = evaluate(eval_step, objective, state.parameters, feed_held_out)
                 lagged.hold(step, scores | summary.baselines(unigram, tallies, counts))
             if due(train.save_every):

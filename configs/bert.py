@@ -9,9 +9,9 @@ both). Evaluation is at data.sequence_length, 128, in both.
 
 Presets: base and large are the paper's, uncased, base-cased and large-cased the released cased
 ones, multilingual the released one over 104 languages; tiny, mini, small and medium are those of
-Turc et al. 2019, of length 128 alone. Parameters, encoder with pooler: tiny 4,385,920, mini 11,170,560, small
-28,763,648, medium 41,373,184, base 109,482,240 (cased 108,310,272), large 335,141,888 (cased
-333,579,264), multilingual 177,853,440.
+Turc et al. 2019, here of length 128 alone. Parameters, encoder with pooler: tiny 4,385,920, mini
+11,170,560, small 28,763,648, medium 41,373,184, base 109,482,240 (cased 108,310,272), large
+335,141,888 (cased 333,579,264), multilingual 177,853,440.
 """
 
 from typing import Any

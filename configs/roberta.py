@@ -46,8 +46,7 @@ ROBERTA = {
 PRESETS: Presets = {
     "tiny": MINUTES,
     "base": {},
-    "large": bert.LARGE
-    | {"optimizer.learning_rate": 4e-4, "optimizer.warmup_steps": 30_000},
+    "large": bert.LARGE | {"optimizer.learning_rate": 4e-4, "optimizer.warmup_steps": 30_000},
 }
 
 

@@ -33,7 +33,8 @@ class Examples(Protocol):
     ) -> dict[str, np.ndarray]:
         """The numbered examples as drawn under their keys: input_ids, token_type_ids, and
         segment_ids (1 on tokens, 0 on padding), int32 [B, S]; with labels also {labels}_labels
-        int32 [B] and {labels}_weights float32 [B]."""
+        int32 [B] and {labels}_weights float32 [B]. Of packed rows (SentenceRows) segment_ids
+        count documents, and position_ids int32 [B, S] begin anew in each."""
 
 
 def build_examples(

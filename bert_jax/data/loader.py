@@ -44,6 +44,11 @@ class TrainingBatches:
         """The number of the example after the last."""
         return self._first + self._steps * self._config.batch_size
 
+    @property
+    def epochs(self) -> tuple[float, float]:
+        """How many epochs are behind at the beginning and at the end."""
+        return self._first / len(self._examples), self.end / len(self._examples)
+
     def __getitem__(self, step: int) -> HostBatch:
         number = self._first + step * self._config.batch_size + self._rows
         epochs, places = np.divmod(number, len(self._examples))
@@ -84,6 +89,11 @@ class PhasedBatches:
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)
+
+    @property
+    def epochs(self) -> list[tuple[float, float]]:
+        """Of each phase, how many epochs are behind at its beginning and at its end."""
+        return [part.epochs for part in self._parts]
 
     def __getitem__(self, step: int) -> HostBatch:
         number = bisect.bisect_right(self._phases, step, key=lambda phase: phase.begin) - 1

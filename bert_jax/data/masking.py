@@ -28,11 +28,13 @@ def mask_tokens(
 
     The tokens fall into units, which are taken whole in a random order until the rate is
     reached. Whether the unit that would go over it is taken too is drawn, with the chance that
-    makes the mean the rate exactly; or it is not, and the number is that of BERT's released code
-    (mask_rounding). The documents of a packed row have one rate together. Returns input_ids [B, S] with the replacements;
-    mlm_positions, mlm_labels int32 [B, K] and mlm_weights float32 [B, K] (0 for an unused
-    slot); mlm_overflow int32 [B], the chosen tokens whose unit, or one before it in the order,
-    was too large for the slots left, and that stay as they are.
+    makes the mean the rate exactly; or, where mask_rounding says so, it is not, and the rate is
+    rounded as in BERT's released code. The documents of a packed row have one rate together.
+
+    Returns input_ids [B, S] with the replacements; mlm_positions, mlm_labels int32 [B, K] and
+    mlm_weights float32 [B, K] (0 for an unused slot); mlm_overflow int32 [B], the chosen tokens
+    whose unit, or one before it in the order, was too large for the slots left, and that stay
+    as they are.
     """
     rows, length = input_ids.shape
     sizes = unit_sizes(input_ids, example_keys, config, vocabulary)

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bert_jax.data.config import DataConfig
 from bert_jax.errors import UserError
@@ -47,14 +47,14 @@ def phases(config: DataConfig, steps: int) -> tuple[Phase, ...]:
     )
 
 
-def _parse(text: str) -> tuple[str, dict[str, int]]:
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
     """'90%:128:256:20' to its steps and the fields of DataConfig that it sets."""
     amount, *sizes = text.split(":")
     numbers = all(re.fullmatch(r"\d*", size) for size in sizes)
     if len(sizes) > 3 or not numbers or not re.fullmatch(r"\d+|\d+(\.\d+)?%", amount):
         raise UserError(f"data.phases: {text!r} is not {_FORM}")
     names = ("sequence_length", "batch_size", "max_predictions")
-    return amount, {name: int(size) for name, size in zip(names, sizes) if size}
+    return amount, {name: int(size) for name, size in zip(names, sizes, strict=False) if size}
 
 
 def _wrong(config: DataConfig, what: str) -> UserError:

@@ -1,4 +1,4 @@
-"""The formats without pairs: rows of whole sentences, one after the other (Liu et al. 2019, 4.2)."""
+"""The formats without pairs: whole sentences, one after the other (Liu et al. 2019, 4.2)."""
 
 import numpy as np
 from jaxtyping import Int, UInt64

@@ -14,6 +14,7 @@ from bert_jax.data.offsets import Offsets
 from bert_jax.data.records import Index, Rows
 
 _ROWS = 1 << 15  # cut at once
+_KEPT = 1 << 26  # bytes of rows that stay in memory: all of a corpus of 150 MB of text
 
 
 class Text:
@@ -22,6 +23,8 @@ class Text:
     def __init__(self, rows: Rows):
         self.rows, self.index = rows, rows.index
         self.sentences = Offsets(rows.index.sentence_lengths)
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = _KEPT
 
     def __reduce__(self):
         return Text, (self.rows,)  # in another process the index is mapped again, not sent
@@ -33,12 +36,25 @@ class Text:
         owner, step = count_out(np.where(sizes > 0, last + 1 - first, 0))
         # What is cut from the same row, as A and B mostly are, is read once.
         needed, places = np.unique(first[owner] + step, return_inverse=True)
-        tokens = self.rows.read(needed)
+        tokens = self._rows(needed)
         row_starts = self.row_start(needed)[places]
         begins = np.maximum(starts[owner] - row_starts, 0)
         stops = ends[owner] - row_starts  # a slice ends at the row's end in any case
         cuts = zip(places.tolist(), begins.tolist(), stops.tolist(), strict=True)
         return np.concatenate([tokens[place][begin:stop] for place, begin, stop in cuts])
+
+    def _rows(self, numbers: Int[np.ndarray, "n"]) -> list[np.ndarray]:
+        """The ids of each row. The first that are read are kept, while there is room: examples
+        come in random order, so any others would be asked for as often."""
+        kept = self._kept
+        missing = [number for number in numbers.tolist() if number not in kept]
+        read = dict(zip(missing, self.rows.read(np.array(missing, int)), strict=True))
+        found = [kept[n] if n in kept else read[n] for n in numbers.tolist()]
+        for number, tokens in read.items():
+            if tokens.nbytes <= self._room:
+                kept[number] = tokens
+                self._room -= tokens.nbytes
+        return found
 
     def row_of(self, tokens: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         return self.row_of_sentence(self.sentences.piece_at(tokens))

@@ -91,9 +91,7 @@ class Packing:
     def nbytes(self) -> int:
         return self.members.nbytes + self.first.nbytes
 
-    def of(
-        self, rows: Int[np.ndarray, "B"]
-    ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    def of(self, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
         """The stretches of each row, one row after the other, and which row each is of."""
         owner, step = count_out(self.first.lengths[rows])
         return owner, self.members[self.first[rows][owner] + step].astype(np.int64)
