@@ -1,6 +1,5 @@
 """Where the examples without pairs begin and end, and which of them share a row."""
 
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,8 +11,8 @@ from bert_jax.data.records import Index
 from bert_jax.data.spans import count_out
 
 _SENTENCES = 1 << 17  # looked at at once
-WINDOW = 512  # stretches that may share rows: so many, one after the other in the text
-_WINDOWS = 1 << 11  # packed at once
+WINDOW = 256  # stretches that may share rows: so many, one after the other in the text
+_WINDOWS = 1 << 12  # packed at once
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def _documents(index: Index, sentence: int, count: int) -> Int[np.ndarray, "coun
 
 def _chain(following: Int[np.ndarray, "n"], place: int) -> Int[np.ndarray, "chosen"]:
     """A place, what follows it, what follows that, up to the end."""
-    steps, chosen = memoryview(following), array("q")
-    while place < len(following):
+    steps, chosen, end = following.tolist(), [], len(following)
+    while place < end:
         chosen.append(place)
         place = steps[place]
     return np.array(chosen, np.int64)
@@ -93,7 +92,7 @@ class Packing:
 
     def of(self, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
         """The stretches of each row, one row after the other, and which row each is of."""
-        owner, step = count_out(self.first.lengths[rows])
+        owner, step = count_out(self.first.lengths[rows].astype(np.int64))
         return owner, self.members[self.first[rows][owner] + step].astype(np.int64)
 
 
