@@ -132,8 +132,8 @@ def test_a_generator_and_a_discriminator_on_packed_rows(batch, term, mesh):
 def test_a_run_on_packed_rows(corpus, tmp_path):
     done = pretrain(
         tmp_path / "workdir", corpus, "--config.train.steps=4", "--config.data.packing=true",
-        "--config.data.format=doc-sentences", "--config.model.max_positions=400",
-        "--config.data.sequence_length=400", config="configs/electra.py:tiny",
+        "--config.data.format=full-sentences",
+        "--config.data.sequence_length=64", config="configs/electra.py:tiny",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "of a row is tokens" in done.stdout and "with one document a row" in done.stdout

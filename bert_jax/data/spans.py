@@ -14,7 +14,7 @@ from bert_jax.data.offsets import Offsets
 from bert_jax.data.records import Index, Rows
 
 _ROWS = 1 << 15  # cut at once
-_KEPT = 1 << 26  # bytes of rows that stay in memory: all of a corpus of 150 MB of text
+KEPT = 1 << 26  # bytes of rows that stay in memory: all of a corpus of 150 MB of text
 
 
 class Text:
@@ -24,7 +24,7 @@ class Text:
         self.rows, self.index = rows, rows.index
         self.sentences = Offsets(rows.index.sentence_lengths)
         self._kept: dict[int, np.ndarray] = {}
-        self._room = _KEPT
+        self._room = KEPT
 
     def __reduce__(self):
         return Text, (self.rows,)  # in another process the index is mapped again, not sent

@@ -132,7 +132,7 @@ def test_blocks_make_no_difference(monkeypatch):
 
 def test_what_is_kept_in_memory_changes_nothing(corpus, monkeypatch):
     kept = [tiny.batches(corpus)[step] for step in (0, 0, 7)]
-    monkeypatch.setattr("bert_jax.data.spans._KEPT", 0)
+    monkeypatch.setattr("bert_jax.data.spans.KEPT", 0)
     for mine, step in zip(kept, (0, 0, 7), strict=True):
         theirs = tiny.batches(corpus)[step]
         for name, value in mine.items():
