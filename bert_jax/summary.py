@@ -9,6 +9,7 @@ from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import Examples
 from bert_jax.data.loader import PhasedBatches
 from bert_jax.data.phases import Phase
+from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.unigram import detector_losses
 from bert_jax.training.metrics import read_metrics
 
@@ -42,8 +43,12 @@ def _filled(examples: Examples) -> str:
     numbers = permute(np.arange(min(len(examples), 512)), len(examples), key(0, Purpose.ORDER, 0))
     segments = examples.batch(numbers, key(0, 0, numbers))["segment_ids"]
     full, documents = np.mean(segments > 0), np.mean(np.max(segments, axis=1))
-    packed = f", {full / documents:.1%} with one document a row" if documents > 1 else ""
-    return f"{full:.1%} of a row is tokens{packed}"
+    filled = f"{full:.1%} of a row is tokens"
+    if documents > 1:
+        filled += f", {full / documents:.1%} with one document a row"
+    if isinstance(examples, SentenceRows) and examples.cut_sentences:
+        filled += f"; {examples.cut_sentences} sentences are longer than a row and stand in parts"
+    return filled
 
 
 def baselines(

@@ -43,12 +43,6 @@ class SentenceRows:
     def __len__(self) -> int:
         return len(self._stretches if self._packing is None else self._packing)
 
-    @property
-    def nbytes(self) -> int:
-        """Of the tables of examples, beside the index."""
-        packing = 0 if self._packing is None else self._packing.nbytes
-        return self._stretches.starts.nbytes + packing
-
     def batch(
         self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
     ) -> dict[str, np.ndarray]:

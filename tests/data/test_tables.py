@@ -1,6 +1,8 @@
 """Tables of examples stay small: a billion must fit, and one pass over the index makes them."""
 
+import pickle
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import key, permute
 from bert_jax.data.examples import build_examples
 from bert_jax.data.offsets import Offsets
-from bert_jax.data.records import Index
-from bert_jax.data.spans import cut_sentence_pairs, cut_spans
+from bert_jax.data.records import Index, Rows
+from bert_jax.data.spans import Text, cut_sentence_pairs, cut_spans
 from bert_jax.data.stretches import cut_stretches, pack
 from tests import tiny
 from tests.data.test_examples import MemoryRows
@@ -137,3 +139,22 @@ def test_what_is_kept_in_memory_changes_nothing(corpus, monkeypatch):
         theirs = tiny.batches(corpus)[step]
         for name, value in mine.items():
             np.testing.assert_array_equal(value, theirs[name])
+
+
+@pytest.mark.parametrize("form", ["segment-pair", "full-sentences", "doc-sentences"])
+def test_an_index_may_be_mapped_from_its_files(corpus, form):
+    """And is then not sent to another process, which maps it anew."""
+    config = replace(tiny.DATA, format=form, packing=form != "segment-pair")
+    rows, mapped = Rows(corpus.folder, "train"), Rows(corpus.folder, "train")
+    files = (corpus.folder / f"train-{name}.npy" for name in ("lengths", "row_ends", "documents"))
+    mapped.index = Index(*(np.load(file, mmap_mode="r") for file in files))
+    numbers = np.arange(30)
+    expected, found = (
+        build_examples(r, tiny.vocabulary(), config).batch(numbers, key(0, numbers))
+        for r in (rows, mapped)
+    )
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, found[name])
+    text = Text(mapped)
+    text.read(np.arange(3), np.full(3, 2))
+    assert len(pickle.dumps(text)) < 1000
