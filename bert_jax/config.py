@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bert_jax.data.config import CorpusConfig, DataConfig
+from bert_jax.data.phases import Phase, phases
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.models.config import EncoderConfig
@@ -67,11 +68,20 @@ class RunConfig:
                     f"data.format=segment-pair or sentence-pair; they are {self.data.pairs} and "
                     f"{self.data.format}"
                 )
-        if self.data.sequence_length > self.model.max_positions:
-            raise UserError(
-                f"data.sequence_length={self.data.sequence_length} is longer than the "
-                f"model.max_positions={self.model.max_positions}; shorten one or raise the other"
-            )
+        longest = max(phase.data.sequence_length for phase in self.phases)
+        for name, length in (
+            ("data.sequence_length", self.data.sequence_length),
+            ("data.phases: a length", longest),
+        ):
+            if length > self.model.max_positions:
+                raise UserError(
+                    f"{name}={length} is longer than the model.max_positions="
+                    f"{self.model.max_positions}; shorten one or raise the other"
+                )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return phases(self.data, self.train.steps)
 
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from bert_jax import cli, config as configs, pretrained, progress, provenance, summary
 from bert_jax.config import RunConfig
 from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import EvaluationBatches, TrainingBatches, read
+from bert_jax.data.loader import EvaluationBatches, PhasedBatches, read
 from bert_jax.data.prepare import cached, token_counts
 from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer
@@ -51,7 +51,8 @@ flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from"
 
 def main() -> None:
     config, workdir = cli.run_config(), Path(cli.required("workdir"))
-    mesh = build_mesh(config.mesh, config.data.batch_size)
+    batches = [phase.data.batch_size for phase in config.phases]
+    mesh = build_mesh(config.mesh, config.data.batch_size, batches)
     with jax.set_mesh(mesh):
         pretrain(config, workdir, mesh, flags.FLAGS.init)
     print(summary.held_out(config.seed, workdir))
@@ -64,11 +65,13 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     # What is learned, and how. Built first: a wrong field is told before any work is done.
     train, vocab_size = config.train, config.model.vocab_size
     objective = build_objective(config.objective, config.model, config.generator)
-    passes = objective.passes(
-        config.model, config.data.sequence_length, config.data.max_predictions
-    )
-    for encoder, *_ in passes:
-        check_divides(mesh, encoder)
+    step_flops = {}  # by the number of the step that a phase begins with
+    for begin, _, sizes in config.phases:
+        length, slots = sizes.sequence_length, sizes.max_predictions
+        passes = [Pass(*one) for one in objective.passes(config.model, length, slots)]
+        step_flops[begin + 1] = train_flops(passes, length) * sizes.batch_size
+    for one in passes:
+        check_divides(mesh, one.config)
     tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
     begun = has_begun(workdir)
     if begun:
@@ -100,21 +103,26 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
             f"it is the padding's id + 1, and this vocabulary's is {words.pad}; set it to 0 or "
             f"{words.pad + 1}, or train the vocabulary with other corpus.special_tokens"
         )
-    examples = build_examples(Rows(folder, "train"), words, data, types)
+    rows = Rows(folder, "train")
+    examples = {
+        phase.data.sequence_length: build_examples(rows, words, phase.data, types)
+        for phase in config.phases
+    }
     held_out = build_examples(Rows(folder, "held_out"), words, data, types, short_probability=0.0)
-    if "nsp" in objective.coefficients and examples.one_sentence == len(examples):
+    if "nsp" in objective.coefficients and any(e.one_sentence == len(e) for e in examples.values()):
         raise UserError(
             f"{folder}: every document is one sentence, so no segment has a true continuation; "
             f"set objective.nsp=0, or put sentences that belong together into one document"
         )
     host = {"host": jax.process_index(), "hosts": jax.process_count()}
-    batches = TrainingBatches(examples, data, words, config.seed, train.steps, **host)
+    batches = PhasedBatches(config.phases, examples, words, config.seed, **host)
     evaluation = EvaluationBatches(held_out, data, words, train.eval_examples, **host)
     everywhere = EvaluationBatches(held_out, data, words, train.eval_examples)
     counts = token_counts(folder)
     unigram = unigram_loss(everywhere, counts)
     manifest = read_manifest(folder)
-    print(summary.corpus(folder, manifest, examples, held_out))
+    print(summary.corpus(folder, manifest, held_out))
+    print(summary.phases(config.phases, batches, examples))
 
     # Workdir: what it holds is enough to use the model; to go on, the same corpus is needed too.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -148,9 +156,9 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     # Steps.
     train_step = make_train_step(objective, config.model, tx, config.seed)
     eval_step = make_eval_step(objective, config.model)
-    feed = Feed(read(batches, start, data.workers), objective.fields, mesh)
-    row_flops = train_flops([Pass(*one) for one in passes], data.sequence_length)
-    rates = Rates(row_flops * data.batch_size)
+    fields = objective.fields + (("position_ids",) if data.packing else ())
+    feed = Feed(read(batches, start, data.workers), fields, mesh)
+    rates = Rates()
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
 
     def due(*every: int) -> bool:
@@ -165,16 +173,17 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
         for step in range(start + 1, train.steps + 1):
             state, numbers = train_step(state, next(feed))
             lagged.write()  # of the step before, which has ended: dispatch never waits for it
-            if step == start + 1:  # compiled just now, which is no measure of speed
+            if step in (start + 1, *step_flops):  # compiled just now, no measure of speed
                 jax.block_until_ready(numbers)
                 restart_rates()
             else:
-                rates.add(numbers["real_tokens"])
+                phase = max(first for first in step_flops if first <= step)
+                rates.add(numbers["real_tokens"], step_flops[phase])
             shown(step, {})
             if due(train.log_every, train.eval_every, train.save_every):
                 lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
             if due(train.eval_every):
-                feed_held_out = Feed(read(evaluation), objective.fields, mesh)
+                feed_held_out = Feed(read(evaluation), fields, mesh)
                 scores, tallies = evaluate(eval_step, objective, state.parameters, feed_held_out)
                 lagged.hold(step, scores | summary.baselines(unigram, tallies, counts))
             if due(train.save_every):

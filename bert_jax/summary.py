@@ -1,25 +1,54 @@
 """What a run tells of itself: its corpus at the start, its held-out scores at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import Examples
+from bert_jax.data.loader import PhasedBatches
+from bert_jax.data.phases import Phase
+from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.unigram import detector_losses
 from bert_jax.training.metrics import read_metrics
 
 
-def corpus(folder: object, manifest: dict, examples: Examples, held_out: Examples) -> str:
+def corpus(folder: object, manifest: dict, held_out: Examples) -> str:
     splits = manifest["splits"]
     documents = sum(split["documents"] for split in splits.values())
     return (
         f"corpus: {manifest['characters'] / 1e6:.2f} MB in {documents} documents ({folder})\n"
-        f"  train: {splits['train']['tokens']} tokens, {len(examples)} examples "
-        f"({examples.one_sentence} of one sentence)\n"
+        f"  train: {splits['train']['tokens']} tokens\n"
         f"  held out: {splits['held_out']['tokens']} tokens, {len(held_out)} examples "
         f"({held_out.one_sentence} of one sentence)"
     )
+
+
+def phases(run: Sequence[Phase], batches: PhasedBatches, examples: Mapping[int, Examples]) -> str:
+    """What each phase reads, a line each."""
+    lines = []
+    for phase, (begin, end) in zip(run, batches.epochs, strict=True):
+        sizes, mine = phase.data, examples[phase.data.sequence_length]
+        lines.append(
+            f"steps {phase.begin + 1} to {phase.begin + phase.steps}: {sizes.batch_size} rows of "
+            f"{sizes.sequence_length}, K {sizes.max_predictions}; epoch {begin:.2f} to {end:.2f} "
+            f"of {len(mine)} examples ({mine.one_sentence} of one sentence); {_filled(mine)}"
+        )
+    return "\n".join(lines)
+
+
+def _filled(examples: Examples) -> str:
+    """How much of a row is tokens, by a sample of the examples."""
+    numbers = permute(np.arange(min(len(examples), 512)), len(examples), key(0, Purpose.ORDER, 0))
+    segments = examples.batch(numbers, key(0, 0, numbers))["segment_ids"]
+    full, documents = np.mean(segments > 0), np.mean(np.max(segments, axis=1))
+    filled = f"{full:.1%} of a row is tokens"
+    if documents > 1:
+        filled += f", {full / documents:.1%} with one document a row"
+    if isinstance(examples, SentenceRows) and examples.cut_sentences:
+        filled += f"; {examples.cut_sentences} sentences are longer than a row and stand in parts"
+    return filled
 
 
 def baselines(

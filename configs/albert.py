@@ -30,6 +30,7 @@ ALBERT = {
     "model.activation": "gelu_tanh",  # released code
     "objective.nsp": 0.0,
     "objective.sop": 1.0,
+    "data.phases": "",
     "data.pairs": "sop",
     "data.mask_units": "ngram",
     "data.sequence_length": 512,

@@ -26,6 +26,7 @@ from configs.common import MINUTES, Presets, differing, preset
 ELECTRA = {
     "model.pooler": False,
     "objective.nsp": 0.0,
+    "data.phases": "",
     "objective.rtd": 50.0,
     "data.pairs": "none",
     "data.mask_token_share": 0.85,
@@ -65,7 +66,7 @@ PRESETS: Presets = {
         "optimizer.learning_rate": 2e-4,
         "train.steps": 766_000,
     },
-    "large": bert.PRESETS["large"]
+    "large": bert.LARGE
     | {
         "data.sequence_length": 512,
         "data.batch_size": 2048,

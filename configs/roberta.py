@@ -29,6 +29,7 @@ ROBERTA = {
     "model.layer_norm_epsilon": 1e-5,
     "model.pooler": False,
     "objective.nsp": 0.0,
+    "data.phases": "",
     "data.format": "full-sentences",
     "data.pairs": "none",
     "data.sequence_length": 512,
@@ -45,8 +46,7 @@ ROBERTA = {
 PRESETS: Presets = {
     "tiny": MINUTES,
     "base": {},
-    "large": bert.PRESETS["large"]
-    | {"optimizer.learning_rate": 4e-4, "optimizer.warmup_steps": 30_000},
+    "large": bert.LARGE | {"optimizer.learning_rate": 4e-4, "optimizer.warmup_steps": 30_000},
 }
 
 

@@ -47,20 +47,31 @@ class CorpusConfig:
 FORMATS = ("segment-pair", "sentence-pair", "full-sentences", "doc-sentences")
 PAIRS = ("nsp", "sop", "none")
 MASK_UNITS = ("token", "whole-word", "span", "ngram")
+MASK_ROUNDINGS = ("stochastic", "nearest")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How prepared rows become batches. Section numbers are Devlin et al. 2018."""
+    """How prepared rows become batches. Section numbers are Devlin et al. 2018.
 
-    sequence_length: int = 128  # A.2: 128 for 90% of the steps, then 512
+    sequence_length, batch_size and max_predictions are those of every phase that does not name its
+    own; evaluation has the first two, whatever the phases.
+    """
+
+    sequence_length: int = 128
     batch_size: int = 256  # A.2; sequences, over all hosts
     format: str = "segment-pair"  # Liu et al. 2019, 4.2, has the four of FORMATS
     # What the second of a pair is. nsp: half are random (3.1, Task #2); sop: half are swapped
     # (Lan et al. 2020, 3.1); none: always the true continuation.
     pairs: str = "nsp"
     max_predictions: int = 20  # K slots a row, as the released code at length 128
+    # '' for one phase, or steps:length:batch:K of each, such as "90% 10%:512::77" (A.2): steps as
+    # numbers or shares, sizes that are left out as above (data/phases.py).
+    phases: str = ""
     mask_rate: float = 0.15  # 3.1, Task #1
+    # stochastic: the rate is met exactly on average; nearest: max(1, round(rate · tokens)), special
+    # ones counted (released code).
+    mask_rounding: str = "stochastic"
     # What is masked together: a token; a word; a span of words (Joshi et al. 2020, 3.1); up to
     # three words (Lan et al. 2020, 4.1).
     mask_units: str = "token"
@@ -69,6 +80,8 @@ class DataConfig:
     # 0: drawn anew in every epoch (Liu et al. 2019, 4.1, dynamic); k: k draws in turn (static).
     static_copies: int = 0
     short_probability: float = 0.1  # released code: rows cut to a random shorter length
+    # Several documents a row, none of which sees another; of full-sentences and doc-sentences.
+    packing: bool = False
     workers: int = 0  # loader processes; 0 reads in threads of this one
 
     def __post_init__(self):
@@ -80,7 +93,12 @@ class DataConfig:
         for name in ("workers", "static_copies"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}={getattr(self, name)}: must be 0 or more")
-        for name, choices in (("format", FORMATS), ("pairs", PAIRS), ("mask_units", MASK_UNITS)):
+        for name, choices in (
+            ("format", FORMATS),
+            ("pairs", PAIRS),
+            ("mask_units", MASK_UNITS),
+            ("mask_rounding", MASK_ROUNDINGS),
+        ):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"data.{name}={getattr(self, name)!r}: must be one of {', '.join(choices)}"
@@ -92,4 +110,9 @@ class DataConfig:
             raise UserError(
                 f"data.mask_token_share={self.mask_token_share} and data.random_token_share="
                 f"{self.random_token_share} add up to more than 1: lower one"
+            )
+        if self.packing and "pair" in self.format:
+            raise UserError(
+                f"data.packing=true: rows of data.format={self.format} are one pair each; set "
+                f"data.format=doc-sentences or full-sentences, or data.packing=false"
             )

@@ -9,6 +9,7 @@ promises no such thing for its own generators (NEP 19).
 from enum import IntEnum, auto
 
 import numpy as np
+from jaxtyping import UInt64
 
 # uint64, of any shape; with counters and limits it is broadcast together.
 Keys = np.ndarray
@@ -75,14 +76,31 @@ def permute(index: np.ndarray, size: int | np.ndarray, keys: Keys, rounds: int =
     index, limit, keys = np.broadcast_arrays(
         np.asarray(index).astype(np.uint64), np.asarray(size).astype(np.uint64), keys
     )
-    value, outside = index.copy(), np.ones(index.shape, bool)
-    while outside.any():
+    value, limit, keys = index.ravel().copy(), limit.ravel(), keys.ravel()
+    outside = np.arange(len(value))
+    while len(outside):
         left, right = value[outside] >> half, value[outside] & low
+        mine = keys[outside]
         for number in range(rounds):
-            left, right = right, left ^ (bits(keys[outside], right * rounds + number) & low)
-        value[outside] = (left << half) | right
-        outside = value >= limit
-    return value.astype(np.int64)
+            # bits(mine, right · rounds + number), written out: this is done over and over.
+            mixed = right * np.uint64(rounds)
+            mixed += np.uint64(number + 1)
+            mixed *= _GOLDEN
+            mixed += mine
+            left, right = right, left ^ (_mix_array(mixed) & low)
+        value[outside] = walked = (left << half) | right
+        outside = outside[walked >= limit[outside]]
+    return value.astype(np.int64).reshape(index.shape)
+
+
+def _mix_array(z: UInt64[np.ndarray, "n"]) -> UInt64[np.ndarray, "n"]:
+    """_mix in place, of arrays, whose products wrap around without a warning."""
+    z ^= z >> np.uint64(30)
+    z *= _FIRST
+    z ^= z >> np.uint64(27)
+    z *= _SECOND
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def _mix(numbers: np.ndarray | np.uint64) -> np.ndarray:

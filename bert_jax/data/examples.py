@@ -11,8 +11,10 @@ from jaxtyping import Bool, Int, UInt64
 
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, bits, integers, key, uniform
+from bert_jax.data.layout import lay_out
 from bert_jax.data.records import Rows
-from bert_jax.data.spans import Text, count_out, cut_sentence_pairs, cut_spans, cut_stretches
+from bert_jax.data.sentence_rows import SentenceRows
+from bert_jax.data.spans import Text, count_out, cut_sentence_pairs, cut_spans
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.errors import UserError
 
@@ -31,7 +33,8 @@ class Examples(Protocol):
     ) -> dict[str, np.ndarray]:
         """The numbered examples as drawn under their keys: input_ids, token_type_ids, and
         segment_ids (1 on tokens, 0 on padding), int32 [B, S]; with labels also {labels}_labels
-        int32 [B] and {labels}_weights float32 [B]."""
+        int32 [B] and {labels}_weights float32 [B]. Of packed rows (SentenceRows) segment_ids
+        count documents, and position_ids int32 [B, S] begin anew in each."""
 
 
 def build_examples(
@@ -52,7 +55,7 @@ def build_examples(
             f"or change corpus.held_out"
         )
     if config.format in ("full-sentences", "doc-sentences"):
-        return SentenceStretches(rows, vocabulary, config)
+        return SentenceRows(rows, vocabulary, config)
     short = config.short_probability if short_probability is None else short_probability
     return SentencePairs(rows, vocabulary, config, types, short)
 
@@ -84,7 +87,7 @@ class SentencePairs:
         self, rows: Rows, vocabulary: Vocabulary, config: DataConfig, types: int,
         short_probability: float,
     ):  # fmt: skip
-        self._text, self._index = Text(rows), rows.index
+        self._text = Text(rows)
         self._vocabulary, self._types = vocabulary, types
         self._length, self._short_probability = config.sequence_length, short_probability
         self._room = config.sequence_length - 3  # [CLS] and two [SEP]
@@ -97,7 +100,7 @@ class SentencePairs:
         self._cut_inside = config.pairs != "nsp"
         self.labels = None if config.pairs == "none" else config.pairs
         self.one_sentence = self._spans.one_sentence
-        if config.pairs == "nsp" and (rows.index.documents == rows.index.documents[0]).all():
+        if config.pairs == "nsp" and rows.index.documents.min() == rows.index.documents.max():
             raise UserError(
                 f"{rows.folder}: the {rows.split} split has fewer than two documents, and a "
                 f"random segment comes from another one; put a blank line between documents, or "
@@ -112,9 +115,9 @@ class SentencePairs:
     ) -> dict[str, np.ndarray]:
         """As Examples; token_type_ids are 0 in [CLS] A [SEP] and 1 in B [SEP]. nsp_labels: 1
         for a random B. sop_labels: 1 for swapped segments."""
-        starts, ends = self._spans.starts[examples], self._spans.ends[examples]
+        rows, starts, ends = self._spans.at(examples, self._text)
         rooms, ends = self._shorten(starts, ends, keys)
-        a, b, labels = self._pair(keys, *self._split(starts, ends, keys), rooms, examples)
+        a, b, labels = self._pair(keys, *self._split(starts, ends, keys), rooms, rows)
 
         a_keep, b_keep = _shares(a.sizes, b.sizes, rooms)
         draw = key(keys, Purpose.TRUNCATE)
@@ -127,7 +130,7 @@ class SentencePairs:
         middles = a_keep + 1
         lasts = middles + np.where(b_keep > 0, b_keep + 1, 0)
         separators = np.arange(len(examples)), middles
-        laid = _lay_out(tokens, lasts, separators, self._length, self._vocabulary)
+        laid = lay_out(tokens, lasts, separators, self._length, self._vocabulary)
         if self._types > 1:
             after = np.arange(self._length) > middles[:, None]
             laid["token_type_ids"] = after * laid["segment_ids"]
@@ -138,10 +141,10 @@ class SentencePairs:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Room for tokens in each row, and where its span then ends: some rows, by a draw, are
         shortened to about as many tokens, two sentences at the least."""
-        draw, offsets = key(keys, Purpose.SHORT), self._text.offsets
+        draw, sentences = key(keys, Purpose.SHORT), self._text.sentences
         short = uniform(draw) < self._short_probability
         rooms = np.where(short, 2 + integers(draw, self._room - 1, counter=1), self._room)
-        reached = np.searchsorted(offsets, offsets[starts] + rooms)
+        reached = sentences.first_from(sentences[starts] + rooms)
         return rooms, np.where(short, np.minimum(ends, np.maximum(reached, starts + 2)), ends)
 
     def _split(
@@ -149,44 +152,45 @@ class SentencePairs:
     ) -> tuple[Ranges, Ranges]:
         """A and the true B: cut after a sentence. A single one is cut inside or, where a random
         B will come, is A as a whole."""
-        draw, offsets = key(keys, Purpose.SPLIT), self._text.offsets
-        first, end = offsets[starts], offsets[ends]
-        middle = offsets[starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))]
+        draw, sentences = key(keys, Purpose.SPLIT), self._text.sentences
+        first, end = sentences[starts], sentences[ends]
+        middle = sentences[starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))]
         if self._cut_inside:
             inside = first + 1 + integers(draw, np.maximum(end - first - 1, 1))
             middle = np.where(ends - starts == 1, inside, middle)
         return Ranges(first, middle - first), Ranges(middle, end - middle)
 
     def _next_sentence(
-        self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, examples: np.ndarray
+        self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray
     ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
         alone = b.sizes == 0
         is_random = alone | (uniform(key(keys, Purpose.RANDOM_NEXT)) < 0.5)
         wanted = np.where(alone, np.maximum(rooms - a.sizes, 1), b.sizes)
         if self._single:
             wanted = np.ones_like(wanted)  # the sentence that the first token is of
-        b = self._other_documents(self._spans.rows[examples], wanted, keys).where(is_random, b)
+        b = self._other_documents(rows, wanted, keys).where(is_random, b)
         weights = np.ones(len(keys), np.float32)
         return a, b, {"nsp_labels": is_random.astype(np.int32), "nsp_weights": weights}
 
     def _other_documents(self, rows: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> Ranges:
         """For each row sentences of another document, from a random one on, that reach `wanted`
         tokens, if their row has them."""
-        draw, offsets = key(keys, Purpose.OTHER_DOCUMENT), self._text.offsets
-        documents = self._index.documents
+        draw, sentences = key(keys, Purpose.OTHER_DOCUMENT), self._text.sentences
+        documents = self._text.index.documents
         others = integers(draw, len(self._spans))
+        found, starts, ends = self._spans.at(others, self._text)
         attempt = 0
-        while (same := documents[self._spans.rows[others]] == documents[rows]).any():
+        while (same := documents[found] == documents[rows]).any():
             attempt += 1  # ends: there are at least two documents
             others = np.where(same, integers(draw, len(self._spans), counter=attempt), others)
-        starts = self._spans.starts[others]
-        starts = starts + integers(key(draw, others), self._spans.ends[others] - starts)
-        reached = np.searchsorted(offsets, offsets[starts] + wanted)
-        ends = np.minimum(reached, self._index.row_ends[self._spans.rows[others]])
-        return Ranges(offsets[starts], offsets[ends] - offsets[starts])
+            found, starts, ends = self._spans.at(others, self._text)
+        starts = starts + integers(key(draw, others), ends - starts)
+        reached = sentences.first_from(sentences[starts] + wanted)
+        ends = np.minimum(reached, self._text.index.row_ends[found])
+        return Ranges(sentences[starts], sentences[ends] - sentences[starts])
 
     def _sentence_order(
-        self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, examples: np.ndarray
+        self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray
     ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
         paired = b.sizes > 0
         swapped = paired & (uniform(key(keys, Purpose.SWAP)) < 0.5)
@@ -194,70 +198,8 @@ class SentencePairs:
         return b.where(swapped, a), a.where(swapped, b), labels
 
 
-class SentenceStretches:
-    """[CLS] sentences [SEP], as many as fit one after the other (Liu et al. 2019, 4.2).
-
-    full-sentences goes on over the end of a document, which an extra [SEP] marks; doc-sentences
-    ends there, which leaves padding: batches keep their number of rows, where the paper's grow.
-    A sentence too long for a row is cut; every token of the split is in one example. Nothing is
-    drawn, and no row is shortened: short rows are for pairs.
-    """
-
-    labels: str | None = None
-
-    def __init__(self, rows: Rows, vocabulary: Vocabulary, config: DataConfig):
-        self._text, self._vocabulary = Text(rows), vocabulary
-        self._length = config.sequence_length
-        self._stretches = cut_stretches(
-            rows.index, self._length - 2, cross=config.format == "full-sentences"
-        )
-        self.cut_sentences = self._stretches.cut_sentences
-        self.one_sentence = self._stretches.one_sentence
-
-    def __len__(self) -> int:
-        return len(self._stretches)
-
-    def batch(
-        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
-    ) -> dict[str, np.ndarray]:
-        """As Examples; one segment, whose token_type_ids are 0."""
-        starts, ends = self._stretches.starts[examples], self._stretches.ends[examples]
-        borders = self._stretches.borders
-        first = np.searchsorted(borders, starts, side="right")
-        counts = np.searchsorted(borders, ends, side="left") - first
-        owner, number = count_out(counts)
-        # A border's place: after [CLS], the tokens before it, and the separators before it.
-        separators = owner, 1 + borders[first[owner] + number] - starts[owner] + number
-        tokens = self._text.read(starts, ends - starts)
-        lasts = 1 + ends - starts + counts
-        return _lay_out(tokens, lasts, separators, self._length, self._vocabulary)
-
-
-def _lay_out(
-    tokens: np.ndarray,
-    lasts: Int[np.ndarray, "B"],
-    separators: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]],
-    sequence_length: int,
-    vocabulary: Vocabulary,
-) -> dict[str, np.ndarray]:
-    """[CLS] in front of each row, [SEP] at the end, `lasts`, and at the (rows, places) of
-    `separators`, and between them the tokens, in order; all token types 0."""
-    places = np.arange(sequence_length)
-    real = places <= lasts[:, None]
-    inner = places < lasts[:, None]
-    inner[:, 0] = inner[separators] = False
-    input_ids = np.where(real, np.int32(vocabulary.sep), np.int32(vocabulary.pad))
-    input_ids[inner] = tokens
-    input_ids[:, 0] = vocabulary.cls
-    return {
-        "input_ids": input_ids,
-        "token_type_ids": np.zeros_like(input_ids),
-        "segment_ids": real.astype(np.int32),
-    }
-
-
 def _as_it_is(
-    keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, examples: np.ndarray
+    keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray
 ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
     return a, b, {}
 

@@ -1,6 +1,7 @@
 """Global batch s as a pure function of (seed, s), read ahead by grain."""
 
-from collections.abc import Iterator
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import grain
@@ -11,6 +12,7 @@ from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import Examples
 from bert_jax.data.masking import mask_tokens
+from bert_jax.data.phases import Phase
 from bert_jax.data.vocabulary import Vocabulary
 
 HostBatch = dict[str, np.ndarray]
@@ -19,26 +21,36 @@ HostBatch = dict[str, np.ndarray]
 class TrainingBatches:
     """batches[s]: this host's rows of global batch s, for s in range(steps).
 
-    Example number s·batch + row falls into an epoch; a permutation keyed by the epoch says
-    which example it is. Hosts take equal slices of the same global batch, so their number
+    Example number first + s·batch + row falls into an epoch; a permutation keyed by the epoch
+    says which example it is. Hosts take equal slices of the same global batch, so their number
     changes nothing but who reads what. With static_copies=k an epoch draws as the one k before
     it did, in an order of its own (Liu et al. 2019, 4.1).
     """
 
     def __init__(
         self, examples: Examples, config: DataConfig, vocabulary: Vocabulary, seed: int,
-        steps: int, host: int = 0, hosts: int = 1,
+        steps: int, host: int = 0, hosts: int = 1, first: int = 0,
     ):  # fmt: skip
         self._examples, self._config, self._vocabulary = examples, config, vocabulary
-        self._seed, self._steps = seed, steps
+        self._seed, self._steps, self._first = seed, steps, first
         share = config.batch_size // hosts
         self._rows = np.arange(host * share, (host + 1) * share)
 
     def __len__(self) -> int:
         return self._steps
 
+    @property
+    def end(self) -> int:
+        """The number of the example after the last."""
+        return self._first + self._steps * self._config.batch_size
+
+    @property
+    def epochs(self) -> tuple[float, float]:
+        """How many epochs are behind at the beginning and at the end."""
+        return self._first / len(self._examples), self.end / len(self._examples)
+
     def __getitem__(self, step: int) -> HostBatch:
-        number = step * self._config.batch_size + self._rows
+        number = self._first + step * self._config.batch_size + self._rows
         epochs, places = np.divmod(number, len(self._examples))
         order = key(self._seed, Purpose.ORDER, epochs)
         examples = permute(places, len(self._examples), order)
@@ -48,6 +60,44 @@ class TrainingBatches:
             self._vocabulary,
         )  # fmt: skip
         return batch | {"rows": self._rows.astype(np.int32)}
+
+
+class PhasedBatches:
+    """batches[s] of a run in phases, each the TrainingBatches of its own sizes.
+
+    A phase of the length of the one before goes on at the very next example. Another length cuts
+    the corpus into other examples, of which none is the next: such a phase begins an epoch, with
+    the number that follows the last one begun, so that no epoch, and no mask, comes twice.
+    """
+
+    def __init__(
+        self, phases: Sequence[Phase], examples: Mapping[int, Examples], vocabulary: Vocabulary,
+        seed: int, host: int = 0, hosts: int = 1,
+    ):  # fmt: skip
+        """`examples`: those of each length."""
+        self._phases, self._parts = phases, list[TrainingBatches]()
+        first = epoch = length = 0
+        for phase in phases:
+            mine = examples[phase.data.sequence_length]
+            if phase.data.sequence_length != length:
+                first, length = epoch * len(mine), phase.data.sequence_length
+            part = TrainingBatches(
+                mine, phase.data, vocabulary, seed, phase.steps, host, hosts, first
+            )
+            first, epoch = part.end, -(-part.end // len(mine))
+            self._parts.append(part)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    @property
+    def epochs(self) -> list[tuple[float, float]]:
+        """Of each phase, how many epochs are behind at its beginning and at its end."""
+        return [part.epochs for part in self._parts]
+
+    def __getitem__(self, step: int) -> HostBatch:
+        number = bisect.bisect_right(self._phases, step, key=lambda phase: phase.begin) - 1
+        return self._parts[number][step - self._phases[number].begin]
 
 
 class EvaluationBatches:
@@ -69,6 +119,7 @@ class EvaluationBatches:
         self._config = replace(
             config,
             mask_rate=self.RATE,
+            mask_rounding="stochastic",
             mask_units="token",
             mask_token_share=self.MASK_SHARE,
             random_token_share=self.RANDOM_SHARE,
@@ -113,7 +164,7 @@ def form_batch(
 
 
 def read(
-    batches: TrainingBatches | EvaluationBatches, start: int = 0, workers: int = 0
+    batches: TrainingBatches | PhasedBatches | EvaluationBatches, start: int = 0, workers: int = 0
 ) -> Iterator[HostBatch]:
     """Batches from step `start` on, made ahead of their use by a thread, or by `workers`
     processes. Their number does not change what comes or when."""

@@ -28,22 +28,29 @@ def mask_tokens(
 
     The tokens fall into units, which are taken whole in a random order until the rate is
     reached. Whether the unit that would go over it is taken too is drawn, with the chance that
-    makes the mean the rate exactly. Returns input_ids [B, S] with the replacements;
-    mlm_positions, mlm_labels int32 [B, K] and mlm_weights float32 [B, K] (0 for an unused
-    slot); mlm_overflow int32 [B], the chosen tokens whose unit, or one before it in the order,
-    was too large for the slots left, and that stay as they are.
+    makes the mean the rate exactly; or, where mask_rounding says so, it is not, and the rate is
+    rounded as in BERT's released code. The documents of a packed row have one rate together.
+
+    Returns input_ids [B, S] with the replacements; mlm_positions, mlm_labels int32 [B, K] and
+    mlm_weights float32 [B, K] (0 for an unused slot); mlm_overflow int32 [B], the chosen tokens
+    whose unit, or one before it in the order, was too large for the slots left, and that stay
+    as they are.
     """
     rows, length = input_ids.shape
     sizes = unit_sizes(input_ids, example_keys, config, vocabulary)
 
     # No more units can count than tokens are wanted.
     wanted = sizes.sum(axis=1) * config.mask_rate
+    nearest = config.mask_rounding == "nearest"
+    if nearest:  # of all real tokens, at least one
+        real = np.sum(input_ids != vocabulary.pad, axis=1)
+        wanted = np.maximum(np.rint(real * config.mask_rate), config.mask_rate > 0)
     order_keys = key(example_keys, Purpose.MASK_POSITION)
     order = _random_order(sizes > 0, order_keys, int(wanted.max(initial=0)) + 1)
     sizes = np.take_along_axis(sizes, order, axis=1)
     reached = np.cumsum(sizes, axis=1)
     # reached before + (1 − draw)·size ≤ wanted: the unit that crosses the rate, at its chance.
-    draw = uniform(key(example_keys, Purpose.MASK_BUDGET))[:, None]
+    draw = 0.0 if nearest else uniform(key(example_keys, Purpose.MASK_BUDGET))[:, None]
     taken = reached <= wanted[:, None] + sizes * draw
     fits = reached <= config.max_predictions
 

@@ -1,124 +1,124 @@
-"""Where examples begin and end: a split cut into spans once, before anything is drawn."""
+"""Where the examples of pairs begin and end: a split cut into spans of sentences once.
 
-from array import array
+Tables are two or three bytes an example, and are made a block of rows at a time: the index of a
+split may be much larger than memory.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int, Integer
 
+from bert_jax.data.offsets import Offsets
 from bert_jax.data.records import Index, Rows
+
+_ROWS = 1 << 15  # cut at once
+KEPT = 1 << 26  # bytes of rows that stay in memory: all of a corpus of 150 MB of text
 
 
 class Text:
     """The tokens of a split as one long text, each addressed by its number in it."""
 
     def __init__(self, rows: Rows):
-        self._rows, index = rows, rows.index
-        # Where each sentence begins, and where the last one ends; then the same of rows.
-        self.offsets = _offsets(index)
-        self._row_offsets = self.offsets[np.concatenate([[0], index.row_ends])]
+        self.rows, self.index = rows, rows.index
+        self.sentences = Offsets(rows.index.sentence_lengths)
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = KEPT
+
+    def __reduce__(self):
+        return Text, (self.rows,)  # in another process the index is mapped again, not sent
 
     def read(self, starts: Int[np.ndarray, "n"], sizes: Int[np.ndarray, "n"]) -> np.ndarray:
         """The ids of n stretches of tokens, one stretch after the other in a single array."""
         ends = starts + sizes
-        first = np.searchsorted(self._row_offsets, starts, side="right") - 1
-        last = np.searchsorted(self._row_offsets, ends, side="left")
-        owner, step = count_out(np.where(sizes > 0, last - first, 0))
-        rows = first[owner] + step
-        begins = np.maximum(starts[owner], self._row_offsets[rows]) - self._row_offsets[rows]
-        stops = np.minimum(ends[owner], self._row_offsets[rows + 1]) - self._row_offsets[rows]
+        first, last = self.row_of(starts), self.row_of(ends - (sizes > 0))
+        owner, step = count_out(np.where(sizes > 0, last + 1 - first, 0))
         # What is cut from the same row, as A and B mostly are, is read once.
-        needed, places = np.unique(rows, return_inverse=True)
-        tokens = self._rows.read(needed)
+        needed, places = np.unique(first[owner] + step, return_inverse=True)
+        tokens = self._rows(needed)
+        row_starts = self.row_start(needed)[places]
+        begins = np.maximum(starts[owner] - row_starts, 0)
+        stops = ends[owner] - row_starts  # a slice ends at the row's end in any case
         cuts = zip(places.tolist(), begins.tolist(), stops.tolist(), strict=True)
         return np.concatenate([tokens[place][begin:stop] for place, begin, stop in cuts])
+
+    def _rows(self, numbers: Int[np.ndarray, "n"]) -> list[np.ndarray]:
+        """The ids of each row. The first that are read are kept, while there is room: examples
+        come in random order, so any others would be asked for as often."""
+        kept = self._kept
+        missing = [number for number in numbers.tolist() if number not in kept]
+        read = dict(zip(missing, self.rows.read(np.array(missing, int)), strict=True))
+        found = [kept[n] if n in kept else read[n] for n in numbers.tolist()]
+        for number, tokens in read.items():
+            if tokens.nbytes <= self._room:
+                kept[number] = tokens
+                self._room -= tokens.nbytes
+        return found
+
+    def row_of(self, tokens: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        return self.row_of_sentence(self.sentences.piece_at(tokens))
+
+    def row_of_sentence(self, sentences: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        return np.searchsorted(self.index.row_ends, sentences, side="right")
+
+    def row_start(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """The first token of each row."""
+        return self.sentences[np.where(rows > 0, self.index.row_ends[rows - 1], 0)]
 
 
 @dataclass(frozen=True)
 class Spans:
-    """One entry an example: its row, and its first and last-plus-one sentence in the index."""
+    """One entry an example. `starts` are the sentences that they begin with, in ascending order;
+    they end where the next begins or, of pairs, after the second at the latest."""
 
-    rows: Int[np.ndarray, "examples"]
-    starts: Int[np.ndarray, "examples"]
-    ends: Int[np.ndarray, "examples"]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def one_sentence(self) -> int:
-        """How many there are of a single sentence."""
-        return int(np.sum(self.ends - self.starts == 1))
-
-
-@dataclass(frozen=True)
-class Stretches:
-    """One entry an example: its first and last-plus-one token in the split."""
-
-    starts: Int[np.ndarray, "examples"]
-    ends: Int[np.ndarray, "examples"]
-    borders: Int[np.ndarray, "documents"]  # the first token of each document
-    one_sentence: int  # how many examples are one sentence, or a part of one
-    cut_sentences: int  # how many sentences are too long for an example
+    starts: Offsets
+    one_sentence: int  # how many there are of a single sentence
+    pairs: bool = False
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def at(
+        self, examples: Int[np.ndarray, "B"], text: Text
+    ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+        """Row, first and last-plus-one sentence of each example."""
+        starts = self.starts[examples]
+        rows = text.row_of_sentence(starts)
+        if self.pairs:
+            return rows, starts, np.minimum(starts + 2, text.index.row_ends[rows])
+        return rows, starts, starts + self.starts.lengths[examples]
 
 
 def cut_spans(index: Index, tokens: int) -> Spans:
     """Cut every row into spans of at least two sentences and about `tokens` tokens: sentences
     are added until both are reached, as in BERT's released code. What is left at a row's end is
     a shorter span, or joins the one before where it is a single sentence."""
-    offsets, found = _offsets(index), []
-    rows, starts = np.arange(len(index.row_ends)), _row_starts(index)
-    while len(rows):  # of all rows together: their first spans, then their second ones
-        row_ends = index.row_ends[rows]
-        ends = np.searchsorted(offsets, offsets[starts] + tokens)
-        ends = np.minimum(np.maximum(ends, starts + 2), row_ends)
-        ends = np.where(row_ends - ends == 1, row_ends, ends)
-        found.append((rows, starts, ends))
-        rows, starts = rows[ends < row_ends], ends[ends < row_ends]
-    rows, starts, ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(starts)
-    return Spans(rows[order], starts[order], ends[order])
+    counts = []
+    for starts, row_ends, offsets in _blocks(index):
+        found = []
+        while len(starts):  # of all rows together: their first spans, then their second ones
+            ends = np.searchsorted(offsets, offsets[starts] + tokens)
+            ends = np.minimum(np.maximum(ends, starts + 2), row_ends)
+            ends = np.where(row_ends - ends == 1, row_ends, ends)
+            found.append(starts)
+            more = ends < row_ends
+            starts, row_ends = ends[more], row_ends[more]
+        counts.append(_distances(np.sort(np.concatenate(found)), len(offsets) - 1))
+    distances = np.concatenate(counts)
+    return Spans(Offsets(distances), int(np.count_nonzero(distances == 1)))
 
 
 def cut_sentence_pairs(index: Index) -> Spans:
     """Cut every row into pairs of sentences. The last of an odd number is paired with the one
     before it, which is then in two pairs: alone it could have no true continuation."""
-    row_starts, row_ends = _row_starts(index), index.row_ends
-    rows, number = count_out((row_ends - row_starts + 1) // 2)
-    starts = row_starts[rows] + 2 * number
-    ends = np.minimum(starts + 2, row_ends[rows])
-    return Spans(rows, np.maximum(ends - 2, row_starts[rows]), ends)
-
-
-def cut_stretches(index: Index, tokens: int, cross: bool) -> Stretches:
-    """Cut a split into stretches of whole sentences, each as long as fits in `tokens`: over the
-    ends of documents, where a separator takes the place of one token more, if `cross`, else up
-    to them. A longer sentence is cut to `tokens`; its last part goes on with the next."""
-    offsets = _offsets(index)
-    pieces = -(-index.sentence_lengths.astype(np.int64) // tokens)
-    sentence, number = count_out(pieces)
-    starts = offsets[sentence] + number * tokens
-    ends = np.append(starts[1:], offsets[-1:])
-
-    row_starts = _row_starts(index)
-    begins = np.diff(index.documents, prepend=-1) != 0
-    documents = np.repeat(np.cumsum(begins), index.row_ends - row_starts)[sentence]
-    # An end is as far as its tokens and the borders before it; to cross one may cost too much.
-    border = 1 if cross else tokens + 1
-    following = np.searchsorted(
-        ends + border * documents, starts + border * documents + tokens, side="right"
-    )
-    chosen = _chain(following)
-    return Stretches(
-        starts=starts[chosen],
-        ends=ends[following[chosen] - 1],
-        borders=offsets[row_starts[begins]],
-        one_sentence=int(np.sum(following[chosen] - chosen == 1)),
-        cut_sentences=int(np.sum(pieces > 1)),
-    )
+    counts, alone = [], 0
+    for row_starts, row_ends, offsets in _blocks(index):
+        rows, number = count_out((row_ends - row_starts + 1) // 2)
+        starts = np.minimum(row_starts[rows] + 2 * number, row_ends[rows] - 2)
+        counts.append(_distances(np.maximum(starts, row_starts[rows]), len(offsets) - 1))
+        alone += int(np.count_nonzero(row_ends - row_starts == 1))
+    return Spans(Offsets(np.concatenate(counts)), alone, pairs=True)
 
 
 def count_out(
@@ -129,19 +129,16 @@ def count_out(
     return owners, np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
 
 
-def _offsets(index: Index) -> Int[np.ndarray, "sentences_and_end"]:
-    return np.concatenate([[0], np.cumsum(index.sentence_lengths, dtype=np.int64)])
+def _blocks(index: Index) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of some rows after the other: first and last-plus-one sentence of each row, and the offsets
+    of the sentences in tokens, all counted from the block's own beginning."""
+    for row in range(0, len(index.row_ends), _ROWS):
+        begin = int(index.row_ends[row - 1]) if row else 0
+        ends = np.asarray(index.row_ends[row : row + _ROWS], np.int64) - begin
+        lengths = index.sentence_lengths[begin : begin + ends[-1]]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        yield np.concatenate([[0], ends[:-1]]), ends, offsets
 
 
-def _row_starts(index: Index) -> Int[np.ndarray, "rows"]:
-    """The first sentence of each row."""
-    return np.concatenate([[0], index.row_ends])[:-1]
-
-
-def _chain(following: Int[np.ndarray, "n"]) -> Int[np.ndarray, "chosen"]:
-    """0, what follows it, what follows that, up to the end."""
-    steps, place, chosen = memoryview(following), 0, array("q")
-    while place < len(following):
-        chosen.append(place)
-        place = steps[place]
-    return np.array(chosen, np.int64)
+def _distances(starts: Int[np.ndarray, "n"], end: int) -> Integer[np.ndarray, "n"]:
+    return np.diff(starts, append=end).astype(np.uint16)  # a row has at most 4,096 sentences

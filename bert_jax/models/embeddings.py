@@ -30,10 +30,16 @@ class Embeddings(nnx.Module):
         input_ids: Int[Array, "B S"],
         token_type_ids: Int[Array, "B S"],
         dropout_keys: Key[Array, "B"] | None,
+        position_ids: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B S E"]:
+        """`position_ids`: None for 0, 1, ... in every row."""
         x = self.word[...].at[input_ids].get(out_sharding=RULES.hidden_bsd)
-        end = self.first_position + input_ids.shape[1]
-        x += self.position[...][self.first_position : end]
+        if position_ids is None:
+            end = self.first_position + input_ids.shape[1]
+            x += self.position[...][self.first_position : end]
+        else:
+            places = self.first_position + position_ids
+            x += self.position[...].at[places].get(out_sharding=RULES.hidden_bsd)
         x += self.type[...].at[token_type_ids].get(out_sharding=RULES.hidden_bsd)
         x = self.norm(x).astype(self.dtype)
         return dropout(x, self.dropout_rate, dropout_keys)

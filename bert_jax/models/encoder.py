@@ -75,10 +75,12 @@ class Encoder(nnx.Module):
         segment_ids: Int[Array, "B S"],
         dropout_keys: Key[Array, "B"] | None = None,
         embeddings: Embeddings | None = None,
+        position_ids: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B S D"]:
         """`segment_ids`: which document a token is of, 0 for padding; tokens see their own
         document alone. `dropout_keys`: one a row; None for no dropout. `embeddings`: the tables
-        of another encoder, for one that has none of its own."""
+        of another encoder, for one that has none of its own. `position_ids`: those of packed
+        rows, which begin anew in each document; None for 0, 1, ... in every row."""
         graphdef, parameters = nnx.split(self.layers)
         # Shared parameters are closed over, not scanned: they are stored and sent once.
         common = nnx.State({name: parameters[name] for name in self.shared})
@@ -97,7 +99,7 @@ class Encoder(nnx.Module):
         numbers = jnp.arange(1, self.num_layers + 1)
         tables = self.embeddings or embeddings
         assert tables is not None
-        x = tables(input_ids, token_type_ids, fold(dropout_keys, 0))
+        x = tables(input_ids, token_type_ids, fold(dropout_keys, 0), position_ids)
         if self.projection is not None:
             x = self.projection(x)
         if self.scan_layers:

@@ -36,6 +36,7 @@ class Losses:
         )  # fmt: skip
 
 
+# Packed rows have position_ids beside them, which are read where a batch has them.
 ENCODER_FIELDS = ("input_ids", "token_type_ids", "segment_ids", "rows")
 
 
@@ -94,10 +95,12 @@ class SumOfTerms:
 
     def loss(self, module: EncoderWithHeads, batch: Batch, key: Key[Array, ""] | None) -> Losses:
         """`key`: the step's dropout key; None turns dropout off. Batch shapes: input_ids,
-        token_type_ids, segment_ids [B, S]; rows [B]; the terms' fields as they say."""
+        token_type_ids, segment_ids [B, S]; rows [B]; the terms' fields as they say; of packed
+        rows position_ids [B, S]."""
         hidden = module.encoder(
             batch["input_ids"], batch["token_type_ids"], batch["segment_ids"],
             None if key is None else row_keys(key, batch["rows"]),
+            position_ids=batch.get("position_ids"),
         )  # fmt: skip
         total = Losses({}, counts={"real_tokens": real_tokens(batch)})
         for term, _ in self.terms:

@@ -136,7 +136,8 @@ class ReplacedTokens:
         tables = module.encoder.embeddings
         generator = module.encoder if module.generator is None else module.generator
         inputs = batch["input_ids"], batch["token_type_ids"], batch["segment_ids"]
-        hidden = generator(*inputs, generating, tables)
+        places = batch.get("position_ids")
+        hidden = generator(*inputs, generating, tables, places)
         owner = module.encoder if generator.embeddings is None else generator
         logits = module.heads[MLM.name](hidden, batch["mlm_positions"], word_embedding(owner))
         losses = MLM.score(logits, batch) | Losses({}, counts={"real_tokens": real_tokens(batch)})
@@ -145,7 +146,7 @@ class ReplacedTokens:
         masked, original = put(batch, batch["mlm_labels"])
         _, corrupted = put(batch, samples)
         seen = batch | {"input_ids": corrupted, "original_ids": original, "masked": masked}
-        hidden = module.encoder(corrupted, *inputs[1:], detecting)
+        hidden = module.encoder(corrupted, *inputs[1:], detecting, position_ids=places)
         return losses | self.term.loss(module.heads[self.term.name], module.encoder, hidden, seen)
 
     def part(

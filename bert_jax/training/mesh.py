@@ -1,6 +1,7 @@
 """The devices as a mesh of three axes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -22,8 +23,9 @@ class MeshConfig:
     tensor: int = 1
 
 
-def build_mesh(config: MeshConfig, batch_size: int) -> Mesh:
-    """All devices, explicitly sharded. Raises UserError where sizes do not divide."""
+def build_mesh(config: MeshConfig, batch_size: int, phases: Sequence[int] = ()) -> Mesh:
+    """All devices, explicitly sharded. `phases`: the batches of each phase. Raises UserError
+    where sizes do not divide."""
     count = jax.device_count()
     shape = [config.data, config.fsdp, config.tensor]
     if any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
@@ -37,11 +39,13 @@ def build_mesh(config: MeshConfig, batch_size: int) -> Mesh:
             f"mesh.fsdp and mesh.tensor so that their product is {count}"
         )
     shards = shape[0] * shape[1]
-    if batch_size % shards:
-        raise UserError(
-            f"data.batch_size={batch_size} is not divisible by the {shards} devices of mesh.data "
-            f"times mesh.fsdp; choose a multiple of {shards}"
-        )
+    batches = [("data.batch_size", batch_size), *(("data.phases: a batch", n) for n in phases)]
+    for name, size in batches:
+        if size % shards:
+            raise UserError(
+                f"{name}={size} is not divisible by the {shards} devices of mesh.data times "
+                f"mesh.fsdp; choose a multiple of {shards}"
+            )
     return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
 
 

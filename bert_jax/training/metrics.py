@@ -135,27 +135,28 @@ class LaggedMetrics:
 class Rates:
     """Speed between two moments; what is not a step is left out by starting again after it."""
 
-    def __init__(self, step_flops: int):
-        self._step_flops, self._peak = step_flops, peak_flops()
+    def __init__(self):
+        self._peak = peak_flops()
         self.restart()
 
     def restart(self) -> None:
-        self._begin, self._steps = time.monotonic(), 0
+        self._begin, self._steps, self._flops = time.monotonic(), 0, 0
         self._tokens: Any = 0.0
 
-    def add(self, real_tokens: Float[Array, ""]) -> None:
-        self._steps += 1
+    def add(self, real_tokens: Float[Array, ""], flops: int) -> None:
+        """A step of so many tokens and so much arithmetic."""
+        self._steps, self._flops = self._steps + 1, self._flops + flops
         self._tokens = self._tokens + real_tokens  # on the device: nothing waits for it
 
     def take(self, waited: float) -> dict[str, Any]:
         """tokens_per_second (padding not counted), mfu (`model` convention of flops.py; None on
         a device of unknown peak), loader_wait (share of the time). None after no step at all."""
         seconds = time.monotonic() - self._begin
-        steps, tokens = self._steps, self._tokens
+        steps, tokens, flops = self._steps, self._tokens, self._flops
         self.restart()
         if not steps:
             return {"tokens_per_second": None, "mfu": None, "loader_wait": None}
-        mfu = self._peak and self._step_flops * steps / seconds / self._peak
+        mfu = self._peak and flops / seconds / self._peak
         return {
             "tokens_per_second": tokens / seconds,
             "mfu": mfu,

@@ -12,7 +12,7 @@ from bert_jax.data.config import DataConfig
 from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import TrainingBatches
 from bert_jax.data.records import Index, Rows
-from bert_jax.data.spans import cut_sentence_pairs, cut_spans
+from bert_jax.data.spans import Text, cut_sentence_pairs, cut_spans
 from bert_jax.errors import UserError
 from tests import tiny
 
@@ -81,14 +81,12 @@ def draw(examples, count, seed=0):
 
 def test_spans_cover_every_sentence_once(rows):
     spans = cut_spans(rows.index, 61)
-    places = np.concatenate(
-        [np.arange(s, e) for s, e in zip(spans.starts, spans.ends, strict=True)]
-    )
+    numbers, starts, ends = spans.at(np.arange(len(spans)), Text(rows))
+    places = np.concatenate([np.arange(s, e) for s, e in zip(starts, ends, strict=True)])
     np.testing.assert_array_equal(places, np.arange(len(rows.index.sentence_lengths)))
-    assert (spans.ends - spans.starts >= 2).all()
-    row_starts = np.concatenate([[0], rows.index.row_ends])[spans.rows]
-    assert (spans.starts >= row_starts).all()
-    assert (spans.ends <= rows.index.row_ends[spans.rows]).all()
+    assert (ends - starts >= 2).all()
+    assert (starts >= np.concatenate([[0], rows.index.row_ends])[numbers]).all()
+    assert (ends <= rows.index.row_ends[numbers]).all()
 
 
 def test_true_continuations_go_on_and_random_ones_are_of_another_document(rows):
@@ -208,7 +206,8 @@ def test_a_single_token_has_no_second_segment():
 
 def test_sentence_pairs_are_two_whole_sentences(rows):
     spans = cut_sentence_pairs(rows.index)
-    covered = np.concatenate([spans.starts, spans.ends - 1])
+    _, starts, ends = spans.at(np.arange(len(spans)), Text(rows))
+    covered = np.concatenate([starts, ends - 1])
     assert set(covered.tolist()) == set(range(len(rows.index.sentence_lengths)))
     odd = np.diff(rows.index.row_ends, prepend=0) % 2 == 1
     assert len(covered) == len(set(covered.tolist())) + odd.sum()

@@ -10,6 +10,7 @@ from bert_jax.data import draws
 from bert_jax.data.config import MASK_UNITS, DataConfig
 from bert_jax.data.masking import mask_tokens, unit_sizes
 from bert_jax.data.spans import count_out
+from bert_jax.errors import UserError
 from tests import tiny
 
 VOCABULARY = tiny.vocabulary(1000)
@@ -203,3 +204,27 @@ def test_special_tokens_may_have_any_ids():
     np.testing.assert_array_equal(hidden(batch), ~other.special[ids])
     assert abs(np.mean(shown == 999) - 0.8) < 0.01
     assert not other.special[shown[shown != 999]].any() and shown.min() < 5
+
+
+@pytest.mark.parametrize("units", ["token", "whole-word"])
+def test_the_number_of_masks_as_in_the_released_code(units):
+    """max(1, round(0.15 · tokens)), special ones counted; of larger units never more."""
+    ids = rows(300)
+    for row, length in enumerate(range(3, 101)):
+        ids[row, length - 1], ids[row, length:] = SEP, PAD
+    config = replace(CONFIG, mask_rounding="nearest", mask_units=units)
+    batch = masked(ids, config)
+    tokens = np.sum(ids != PAD, axis=1)
+    expected = np.array([max(1, round(0.15 * n)) for n in tokens.tolist()])
+    found = batch["mlm_weights"].sum(axis=1)
+    if units == "token":
+        maskable = np.sum(~VOCABULARY.special[ids], axis=1)
+        np.testing.assert_array_equal(found, np.minimum(expected, maskable))
+    else:
+        assert (found <= expected).all() and found.sum() > 0.9 * expected.sum()
+    assert masked(ids, replace(config, mask_rate=0.0))["mlm_weights"].sum() == 0
+
+
+def test_an_unknown_rounding_is_named():
+    with pytest.raises(UserError, match="data.mask_rounding='up'"):
+        replace(CONFIG, mask_rounding="up")

@@ -114,6 +114,15 @@ def test_dropout_depends_on_the_row_alone(encoder, batch):
     assert not np.allclose(whole, other, atol=1e-2)
 
 
+def test_position_ids_choose_the_rows_of_the_table(encoder, batch):
+    places = np.broadcast_to(np.arange(32, dtype=np.int32), (8, 32))
+    inputs = [jnp.asarray(batch[n]) for n in ("input_ids", "token_type_ids", "segment_ids")]
+    same = encoder(*inputs, position_ids=jnp.asarray(places))
+    np.testing.assert_array_equal(same, run(encoder, batch))
+    other = encoder(*inputs, position_ids=jnp.asarray(places + 1))
+    assert not np.allclose(other, same, atol=1e-3)
+
+
 def test_attention_dropout_acts(encoder, batch):
     keys = row_keys(jax.random.key(3), jnp.arange(8))
     quiet = with_config(encoder, hidden_dropout=0.0, attention_dropout=0.0)

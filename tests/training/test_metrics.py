@@ -66,10 +66,10 @@ def test_numbers_are_read_when_they_are_written(tmp_path):
 
 
 def test_rates():
-    rates = Rates(step_flops=10**9)
+    rates = Rates()
     assert rates.take(0.0) == {"tokens_per_second": None, "mfu": None, "loader_wait": None}
-    rates.add(jnp.float32(100))
-    rates.add(jnp.float32(50))
+    rates.add(jnp.float32(100), 10**9)
+    rates.add(jnp.float32(50), 10**9)
     taken = rates.take(0.0)
     assert taken["tokens_per_second"] > 0 and taken["loader_wait"] == 0
     assert taken["mfu"] is None  # of a CPU nobody knows the peak
