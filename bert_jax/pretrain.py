@@ -9,7 +9,7 @@ Any field of the config can be set, and one that does not exist is refused:
 A model can begin from another's parameters: --init=MODEL, a workdir or a Hugging Face folder.
 Without a corpus of your own it reads the documentation installed with Python. The same command
 again goes on where the last one stopped, to the same numbers. The workdir then holds
-config.json, data.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/,
+config.json, data.json, init.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/,
 provenance.jsonl and curve.png.
 """
 

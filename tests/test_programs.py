@@ -63,7 +63,7 @@ def test_a_workdir_has_all_of_its_parts(run):
     present = {path.name for path in workdir.iterdir()}
     assert present == {
         "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "tensorboard",
-        "provenance.jsonl", "curve.png", "data.json", ".lock",
+        "provenance.jsonl", "curve.png", "data.json", "init.json", ".lock",
     }  # fmt: skip
     records = read_metrics(workdir)
     assert [record["step"] for record in records] == list(range(1, 13))
