@@ -17,7 +17,12 @@ PROGRAMS = ("prepare", "pretrain", "predict", "convert")
 
 
 def start(program, *arguments, timeout=300, **kwargs):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        # Where files are kept short, as on a full disk, Python would cache half a module.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return subprocess.run(
         [sys.executable, "-m", f"bert_jax.{program}", *map(str, arguments)],
         capture_output=True, text=True, timeout=timeout, env=environment, cwd=ROOT, **kwargs,

@@ -116,7 +116,8 @@ def test_a_full_disk(tmp_path, kilobytes):
     def start(**kwargs):
         return subprocess.run(
             arguments, capture_output=True, text=True, cwd=ROOT, timeout=300,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"}, **kwargs,
+            # Where files are kept short Python would cache half a module.
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}, **kwargs,
         )  # fmt: skip
 
     done = start(preexec_fn=small_disk)
