@@ -17,12 +17,7 @@ PROGRAMS = ("prepare", "pretrain", "predict", "convert")
 
 
 def start(program, *arguments, timeout=300, **kwargs):
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-        # Where files are kept short, as on a full disk, Python would cache half a module.
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", f"bert_jax.{program}", *map(str, arguments)],
         capture_output=True, text=True, timeout=timeout, env=environment, cwd=ROOT, **kwargs,
@@ -217,6 +212,7 @@ def test_a_full_disk_loses_nothing(corpus, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # it would cache half a module
     command = [
         sys.executable, "-m", "bert_jax.pretrain", "--config=configs/bert.py:tiny",
         f"--workdir={workdir}", f"--config.corpus.prepared={corpus.folder}",
