@@ -40,7 +40,9 @@ OURS = {
     "BertModel": (MODEL, ()),
     "RobertaModel": (replace(MODEL, position_offset=2, type_vocab_size=1), ()),
     "AlbertModel": (replace(MODEL, embedding_size=18), ()),
-    "AlbertForMaskedLM": (replace(MODEL, embedding_size=18, pooler=False), ("mlm",)),
+    "AlbertForMaskedLM": (
+        replace(MODEL, embedding_size=18, pooler=False, share="all"), ("mlm",),
+    ),
     "ElectraModel": (replace(MODEL, pooler=False, embedding_size=18), ()),
     "RobertaForMaskedLM": (
         replace(MODEL, pooler=False, position_offset=2, type_vocab_size=1), ("mlm",),
