@@ -7,3 +7,8 @@ class UserError(ValueError):
     Programs print it without a traceback and leave with a non-zero status; any other exception
     is a defect of this project and keeps its traceback.
     """
+
+
+def one_line(error: BaseException, limit: int) -> str:
+    """What a library says of an error, for the inside of a UserError."""
+    return " ".join(str(error).split())[:limit]

@@ -53,7 +53,17 @@ def load(model: str | Path, part: str = "") -> Pretrained:
     Raises UserError where it is no model, or has no such part.
     """
     folder = existing(model)
-    return _from_folder(folder, part) if is_folder(folder) else _from_workdir(folder, part)
+    if not is_folder(folder):
+        return next(iter(_from_workdir(folder, part).values()))
+    if part:
+        raise UserError(f"{folder}: a Hugging Face folder is one model and has no part {part!r}")
+    return _from_folder(folder)
+
+
+def load_all(model: str | Path) -> dict[str, Pretrained]:
+    """As `load`, every part by its name; a Hugging Face folder's only one is called ''."""
+    folder = existing(model)
+    return {"": _from_folder(folder)} if is_folder(folder) else _from_workdir(folder)
 
 
 def existing(model: str | Path) -> Path:
@@ -65,9 +75,7 @@ def existing(model: str | Path) -> Path:
     return folder
 
 
-def _from_folder(folder: Path, part: str) -> Pretrained:
-    if part:
-        raise UserError(f"{folder}: a Hugging Face folder is one model and has no part {part!r}")
+def _from_folder(folder: Path) -> Pretrained:
     found = read_folder(folder)
     for note in found.notes:
         print(note, file=sys.stderr)
@@ -87,23 +95,25 @@ def _from_folder(folder: Path, part: str) -> Pretrained:
     return Pretrained(str(folder), found.config, found.heads, state, tokenizer)
 
 
-def _from_workdir(workdir: Path, part: str) -> Pretrained:
+def _from_workdir(workdir: Path, part: str | None = None) -> dict[str, Pretrained]:
+    """The part of that name, '' for the first, or all; the checkpoint is read once."""
     config = configs.load(workdir)
     model = replace(config.model, dtype="float32")
     objective = build_objective(config.objective, model, config.generator)
-    part = part or objective.parts[0]
-    if part not in objective.parts:
+    names = objective.parts if part is None else (part or objective.parts[0],)
+    if not set(names) <= set(objective.parts):
         raise UserError(
             f"{workdir}: has no part {part!r}; there is {' and '.join(objective.parts)}"
         )
     like = init_parameters(objective, model, config.seed)
     parameters, _ = restore_parameters(workdir, like)
-    model, state = objective.part(part, model, parameters)
-    if not state["heads"]:
-        print(f"{workdir}: the head that copies its input is left out", file=sys.stderr)
-    return Pretrained(
-        str(workdir), model, tuple(state["heads"]), state, load_tokenizer(workdir / "tokenizer")
-    )
+    tokenizer, found = load_tokenizer(workdir / "tokenizer"), {}
+    for name in names:
+        size, state = objective.part(name, model, parameters)
+        if not state["heads"]:
+            print(f"{workdir}: the head that copies its input is left out", file=sys.stderr)
+        found[name] = Pretrained(str(workdir), size, tuple(state["heads"]), state, tokenizer)
+    return found
 
 
 def parts_of(model: str | Path) -> tuple[str, ...]:
@@ -138,12 +148,10 @@ def begin(
     not begin from a trained one.
     """
     notes = []
-    theirs = parts_of(model)
-    sources = {part: load(model, part) for part in theirs if theirs == objective.parts}
-    only = None if sources else load(model)
+    sources = load_all(model)
+    first = next(iter(sources.values()))
     for number, name in enumerate(objective.parts):
-        source = sources.get(name) or only
-        assert source is not None
+        source = sources[name] if tuple(sources) == objective.parts else first
         _check_pieces(source, tokenizer)
         size, part = objective.part(name, config, parameters)
         try:

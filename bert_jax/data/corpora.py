@@ -11,7 +11,7 @@ from bert_jax.data.sources.grammar import Member, parse
 from bert_jax.data.sources.installed import installed_docs, installed_docs_versions, module_sizes
 from bert_jax.data.sources.readers import READERS, tfds_split
 from bert_jax.data.sources.reading import Cleaning, Document, reading
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 
 # Part of every fingerprint: raise it when a rule of sources/, docstrings.py or sentences.py
 # changes.
@@ -165,7 +165,7 @@ def _dataset(member: Member) -> Any:
             return tfds.builder_from_directory(member.dataset)
         return tfds.builder(member.dataset, try_gcs=False)
     except Exception as error:  # of many kinds, TFDS's own among them
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"tfds:{member.dataset}: no dataset that is prepared here ({reason}); name the folder "
             f"with its dataset_info.json, or set TFDS_DATA_DIR"

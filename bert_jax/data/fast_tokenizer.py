@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import itertools
 import json
 import os
 import sys
@@ -89,13 +88,9 @@ class FastTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """Text of the ids; special tokens by their names."""
-        out = []
-        for special, run in itertools.groupby(ids, lambda i: bool(self.vocabulary.special[i])):
-            if special:
-                out += [self._pieces[i] for i in run]
-            else:
-                out.append(self._tokenizer.decode(list(run), skip_special_tokens=False).strip())
-        return " ".join(out)
+        return self.vocabulary.spell(
+            ids, lambda run: self._tokenizer.decode(run, skip_special_tokens=False).strip()
+        )
 
     def piece(self, token_id: int) -> str:
         """The piece as the vocabulary has it: with ##, or with Ġ or ▁ for a space."""

@@ -27,7 +27,6 @@ from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
 from bert_jax.data.tokenizers import load_tokenizer
-from bert_jax.data.vocabulary import SPELLINGS
 from bert_jax.data.workers import encode_all, part_file
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
@@ -42,11 +41,11 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
         check_tokenizer(config.prepared, vocab_size)
         return epath.Path(config.prepared)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    facts = {"format": FORMAT, **_decides(config, vocab_size)}
+    facts = _facts(config, vocab_size)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     folder = epath.Path(cache) / "bert_jax" / f"corpus-{digest}"
     if not (folder / MANIFEST).exists():
-        prepare(config, vocab_size, folder, report)
+        prepare(config, vocab_size, folder, report, facts=facts)
     return folder
 
 
@@ -82,9 +81,11 @@ def prepare(
     output: epath.PathLike,
     report: Report,
     workers: int = 0,
+    facts: dict | None = None,
 ) -> dict:
     """Write the prepared folder `output`; returns its manifest. The same bytes for any number of
-    `workers` (0: one a core), and however often it was killed and started again.
+    `workers` (0: one a core), and however often it was killed and started again. `facts`: what
+    the folder is a function of, where that was found out before: it means to read all sources.
 
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave
     without documents.
@@ -98,7 +99,7 @@ def prepare(
             shutil.rmtree(work, ignore_errors=True)
         raise UserError(f"{output}: exists already; name a new folder, or delete it first")
     try:
-        facts = {"format": FORMAT, **_decides(config, vocab_size)}
+        facts = facts or _facts(config, vocab_size)
         with _alone(work, report):
             if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
                 return read_manifest(output)
@@ -197,7 +198,7 @@ def _work(
         parts, sizes, whole, dtype, vocab_size,
         lambda tokens, total: report("writing rows (tokens)", tokens, 0, 0),
     )  # fmt: skip
-    vocabulary = tokenizer.vocabulary
+
     split_characters = [sizes[split].pop("characters") for split in SPLITS]
     manifest = {
         **facts,
@@ -205,10 +206,7 @@ def _work(
         "dtype": dtype.str,
         "characters": sum(split_characters),
         "tokenizer_sha256": tokenizer.sha256,
-        "special_tokens": {
-            name: getattr(vocabulary, role)
-            for role, name in zip(SPELLINGS, vocabulary.names, strict=True)
-        },
+        "special_tokens": {name: i for i, name in tokenizer.vocabulary.special_names.items()},
         "times_read": factors,
         "found": dict(sorted(cleaning.counts.items())) | parts.counts,
         "splits": sizes,
@@ -217,7 +215,7 @@ def _work(
     write_whole(Path(whole / MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def _decides(config: CorpusConfig, vocab_size: int) -> dict:
+def _facts(config: CorpusConfig, vocab_size: int) -> dict:
     """All that a prepared folder is a function of."""
     loaded = named_tokenizer(config, vocab_size)
     tokenizer: dict[str, str | bool | int] = {
@@ -230,6 +228,7 @@ def _decides(config: CorpusConfig, vocab_size: int) -> dict:
             "tokenizer_megabytes": config.tokenizer_megabytes,
         }
     return {
+        "format": FORMAT,
         "source": config.source,
         "fingerprint": Corpus(config.source).fingerprint(),
         "held_out": config.held_out,

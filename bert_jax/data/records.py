@@ -19,7 +19,7 @@ from array_record.python import array_record_module
 from etils import epath
 from jaxtyping import Integer
 
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 
 FORMAT = 3  # of the folder, and of the rules that fill it; part of the cache's key
 ROW_TOKENS = 4096
@@ -157,8 +157,7 @@ def _reader(path: epath.Path) -> array_record_module.ArrayRecordReader:
 
 def _damaged(path: epath.Path, error: Exception) -> UserError:
     return UserError(
-        f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); delete the folder "
-        f"and prepare it again"
+        f"{path}: cannot be read ({one_line(error, 200)}); delete the folder and prepare it again"
     )
 
 
@@ -168,8 +167,7 @@ def _writing(folder: epath.Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise UserError(
-            f"{folder}: rows cannot be written ({' '.join(str(error).split())[:200]}); make room "
-            f"and start again"
+            f"{folder}: rows cannot be written ({one_line(error, 200)}); make room and start again"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from sentencepiece import sentencepiece_model_pb2
 from bert_jax.data import tokenizer_json
 from bert_jax.data.vocabulary import SPELLINGS, special_ids
 from bert_jax.data.words import build_vocabulary
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 from bert_jax.files import write_whole
 
 FILE = "tokenizer.model"
@@ -27,9 +26,7 @@ def read_proto(model: bytes) -> sentencepiece_model_pb2.ModelProto:  # type: ign
     try:
         proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
     except Exception as error:  # protobuf's own kind, which it does not promise to keep
-        raise UserError(
-            f"not a SentencePiece model ({' '.join(str(error).split())[:100]})"
-        ) from error
+        raise UserError(f"not a SentencePiece model ({one_line(error, 100)})") from error
     if not proto.pieces or proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
         raise UserError("not a SentencePiece unigram model")
     return proto
@@ -94,13 +91,7 @@ class SentencePieceTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """Text of the ids; special tokens by their names."""
-        out = []
-        for special, run in itertools.groupby(ids, lambda i: bool(self.vocabulary.special[i])):
-            if special:
-                out += [self._pieces[i] for i in run]
-            else:
-                out.append(self._processor.decode(list(run)))
-        return " ".join(out)
+        return self.vocabulary.spell(ids, self._processor.decode)
 
     def piece(self, token_id: int) -> str:
         """The piece as SentencePiece writes it: ▁ stands for the space before a word."""
@@ -177,7 +168,7 @@ def train_sentencepiece(
             raise
         most = re.search(r"value <= (\d+)", str(error))
         least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
-        reason = "the trainer says: " + " ".join(str(error).split())[:200]
+        reason = "the trainer says: " + one_line(error, 200)
         if most:
             reason = (
                 f"this corpus gives {int(most[1]) + appended} pieces at the most; lower it or "

@@ -13,7 +13,7 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
 from bert_jax.data.vocabulary import special_ids
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 
 Description = dict[str, Any]
 # What SentencePiece's own rules leave of a text (nmt_nfkc) has no U+0001.
@@ -302,5 +302,5 @@ def build(description: Description) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(description))
     except Exception as error:  # the extension raises no kind of its own
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"the tokenizers package says: {reason}") from error

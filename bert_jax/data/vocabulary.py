@@ -1,7 +1,8 @@
 """What layout and masking need to know of a tokenizer: its special ids, and where words begin."""
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,10 +62,24 @@ class Vocabulary:
         return re.split("|".join(map(re.escape, {self.mask_token, "[MASK]"})), text)
 
     @cached_property
+    def special_names(self) -> dict[int, str]:
+        """Of the five special ids."""
+        roles = zip(SPELLINGS, self.names, strict=True)
+        return {getattr(self, role): name for role, name in roles}
+
+    def spell(self, ids: list[int], decode: Callable[[list[int]], str]) -> str:
+        """Text of the ids: `decode` of those between special tokens, and these by their names."""
+        out: list[str] = []
+        for special, run in itertools.groupby(ids, self.special_names.__contains__):
+            found = list(run)
+            out += [self.special_names[i] for i in found] if special else [decode(found)]
+        return " ".join(out)
+
+    @cached_property
     def special(self) -> Bool[np.ndarray, "V"]:
         """True for the five ids that no text may give (but unk) and that are never masked."""
         special = np.zeros(len(self), bool)
-        special[[self.pad, self.unk, self.cls, self.sep, self.mask]] = True
+        special[list(self.special_names)] = True
         return special
 
     @cached_property

@@ -1,16 +1,12 @@
 """BERT (Devlin et al. 2018): BertForPreTraining and its parts; mBERT is the same."""
 
 from bert_jax.interop.family import Family, because
-from bert_jax.interop.rows import dense, layers, masked_token_head, tables
+from bert_jax.interop.rows import dense, encoder, masked_token_head
 
 BERT = Family(
     model_types=("bert",),
     prefix="bert",
-    body=lambda config: [
-        *tables("bert", config),
-        *layers("bert", config),
-        *(dense("encoder.pooler", "bert.pooler.dense") if config.pooler else []),
-    ],
+    body=lambda config: encoder("bert", config),
     heads={
         "mlm": lambda config: masked_token_head(
             "cls.predictions.transform.dense",

@@ -17,8 +17,8 @@ from bert_jax.errors import UserError
 from bert_jax.interop import FAMILIES
 from bert_jax.interop.family import Family
 from bert_jax.interop.rows import Row
-from bert_jax.models.config import EncoderConfig
-from bert_jax.models.encoder import SHARED, Encoder
+from bert_jax.models.config import SHARED, EncoderConfig
+from bert_jax.models.encoder import Encoder
 from bert_jax.models.heads import HEADS
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"

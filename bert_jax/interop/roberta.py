@@ -5,16 +5,12 @@ architecture.
 """
 
 from bert_jax.interop.family import Family, because
-from bert_jax.interop.rows import dense, layers, masked_token_head, tables
+from bert_jax.interop.rows import encoder, masked_token_head
 
 ROBERTA = Family(
     model_types=("roberta", "xlm-roberta", "camembert"),
     prefix="roberta",
-    body=lambda config: [
-        *tables("roberta", config),
-        *layers("roberta", config),
-        *(dense("encoder.pooler", "roberta.pooler.dense") if config.pooler else []),
-    ],
+    body=lambda config: encoder("roberta", config),
     heads={
         "mlm": lambda config: masked_token_head(
             "lm_head.dense", "lm_head.layer_norm", "lm_head.bias", config

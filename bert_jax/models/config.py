@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from bert_jax.errors import UserError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
-SHARE = ("none", "attention", "feedforward", "all")
+# The parts of a block that `share` makes common to all layers, each with the norm after it.
+_ATTENTION, _FEEDFORWARD = ("attention", "attention_norm"), ("feedforward", "feedforward_norm")
+SHARED: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "attention": _ATTENTION,
+    "feedforward": _FEEDFORWARD,
+    "all": _ATTENTION + _FEEDFORWARD,
+}
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "full")
 
@@ -65,7 +72,7 @@ class EncoderConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be in [0, 1)")
         for name, choices in (
-            ("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT), ("share", SHARE),
+            ("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT), ("share", SHARED),
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise UserError(

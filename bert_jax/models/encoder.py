@@ -6,19 +6,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from bert_jax.models.block import PostNormBlock
-from bert_jax.models.config import EncoderConfig
+from bert_jax.models.config import SHARED, EncoderConfig
 from bert_jax.models.dropout import fold
 from bert_jax.models.embeddings import Embeddings
 from bert_jax.models.initializers import normal, zeros
-
-# The parts of a block that `share` makes common to all layers, each with the norm after it.
-_ATTENTION, _FEEDFORWARD = ("attention", "attention_norm"), ("feedforward", "feedforward_norm")
-SHARED = {
-    "none": (),
-    "attention": _ATTENTION,
-    "feedforward": _FEEDFORWARD,
-    "all": _ATTENTION + _FEEDFORWARD,
-}
 
 
 class Projection(nnx.Module):

@@ -48,3 +48,8 @@ class ShardingRules:
 
 
 RULES = ShardingRules()
+
+
+def is_variable(node: object) -> bool:
+    """For walks over a state that stop at parameters, where their role can be read."""
+    return isinstance(node, nnx.Variable)

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.step import TrainState
 
@@ -77,7 +77,7 @@ class Checkpoints:
             try:
                 return self._restore(step, like), notes
             except Exception as error:  # orbax raises many kinds for a damaged file
-                reason = " ".join(str(error).split())[:160]
+                reason = one_line(error, 160)
                 notes.append(f"checkpoint {step} in {self.folder} cannot be read: {reason}")
         if notes:
             raise UserError(
@@ -107,10 +107,9 @@ class Checkpoints:
         return state
 
     def _unwritten(self, error: Exception) -> UserError:
-        reason = " ".join(str(error).split())
         return UserError(
-            f"{self.folder}: a checkpoint could not be written ({reason[:300]}); make room and "
-            f"start the same command again: it goes on from step {max(self.steps, default=0)}"
+            f"{self.folder}: a checkpoint could not be written ({one_line(error, 300)}); make room "
+            f"and start the same command again: it goes on from step {max(self.steps, default=0)}"
         )
 
 
@@ -136,7 +135,7 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
                 _check(jax.jit(digest)(parameters), saved[1 : 1 + count])
                 return parameters, checkpoint.step
             except Exception as error:  # as in restore_newest
-                reason = " ".join(str(error).split())[:160]
+                reason = one_line(error, 160)
                 print(f"{folder}/{checkpoint.step}: cannot be read ({reason})", file=sys.stderr)
     raise UserError(f"{folder}: no checkpoint here can be read; bring back a copy")
 

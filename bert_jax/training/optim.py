@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 
 from bert_jax.errors import UserError
+from bert_jax.models.sharding import is_variable
 from bert_jax.training.schedules import warmup_linear_decay
 
 NAMES = ("adamw", "lamb")
@@ -67,16 +68,12 @@ def decayed(parameters: nnx.State) -> nnx.State:
     """True for the parameters that weight decay acts on: kernels and embeddings, by their role.
     The rank would not do, as stacked layers add an axis to every bias."""
 
-    return jax.tree.map(lambda v: v.replace(_is_decayed(v)), parameters, is_leaf=_is_variable)
+    return jax.tree.map(lambda v: v.replace(_is_decayed(v)), parameters, is_leaf=is_variable)
 
 
 def _is_decayed(variable: nnx.Variable) -> bool:
     role = variable.get_metadata("role")
     return "kernel" in role or "embedding" in role or "table" in role
-
-
-def _is_variable(node: Any) -> bool:
-    return isinstance(node, nnx.Variable)
 
 
 def _below(paths: tuple[tuple[str, ...], ...], tree: nnx.State) -> nnx.State:
@@ -110,7 +107,7 @@ def scale_by_trust_ratio() -> optax.GradientTransformation:
             ratio = jnp.where((w > 0) & (u > 0), w / jnp.where(u > 0, u, 1), 1.0)
             return update.replace(update.get_value() * ratio)
 
-        return jax.tree.map(of, updates, parameters, is_leaf=_is_variable), state
+        return jax.tree.map(of, updates, parameters, is_leaf=is_variable), state
 
     return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)
 

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from bert_jax.models.config import EncoderConfig
-from bert_jax.models.sharding import RULES
+from bert_jax.models.sharding import RULES, is_variable
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
@@ -103,10 +103,6 @@ def initial_and_step_key(seed: int) -> Key[Array, "2"]:
 def place(variable: nnx.Variable) -> nnx.Variable:
     """The parameter under the sharding of its role."""
     return variable.replace(jax.sharding.reshard(variable.get_value(), RULES.parameter(variable)))
-
-
-def is_variable(node: Any) -> bool:
-    return isinstance(node, nnx.Variable)
 
 
 def graph(objective: Objective, config: EncoderConfig) -> nnx.GraphDef:

@@ -13,8 +13,7 @@ from safetensors.numpy import save_file
 from bert_jax.interop import FAMILIES
 from bert_jax.interop.folder import Converted, read_folder
 from bert_jax.interop.rows import Row
-from bert_jax.models.config import EncoderConfig
-from bert_jax.models.encoder import SHARED
+from bert_jax.models.config import SHARED, EncoderConfig
 from bert_jax.objectives import REPLACED_TERMS, TERMS, build_pretrained
 from bert_jax.training.step import place, ratio
 from tests import tiny

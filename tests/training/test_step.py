@@ -9,14 +9,14 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from bert_jax.models.encoder import SHARED
-from bert_jax.models.sharding import RULES
+from bert_jax.models.config import SHARED
+from bert_jax.models.sharding import RULES, is_variable
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.rtd import GeneratorConfig
 from bert_jax.training.feed import Feed
 from bert_jax.training.mesh import MeshConfig, build_mesh
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
-from bert_jax.training.step import init_state, is_variable, make_eval_step, make_train_step
+from bert_jax.training.step import init_state, make_eval_step, make_train_step
 from tests import tiny
 
 pytestmark = pytest.mark.tree_mode

@@ -12,7 +12,7 @@ from bert_jax.data.sources.reading import (
     lines,
     reading,
 )
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 
 _BATCH = 256  # records that are read together
 
@@ -103,7 +103,7 @@ def parquet(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterator[
                     yield from _record(raw, f"{path}: row {number}", f"{name}:{number}", cleaning)
                     number += 1
     except pa.ArrowException as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{path}: damaged Parquet file ({reason}); fetch it again") from None
 
 
@@ -128,7 +128,7 @@ def tfds_split(
                 raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
                 yield from _record(raw, f"{where}: example {number}", f"{name}:{number}", cleaning)
     except (RuntimeError, OSError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"{where}: cannot be read ({reason}); prepare it again, with file_format=array_record"
         ) from None
