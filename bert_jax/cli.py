@@ -1,18 +1,20 @@
 """What all programs share: flags, --help, and one line for a user's mistake."""
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
-from bert_jax.errors import UserError
+from bert_jax.errors import Preempted, UserError
 from bert_jax.objectives import REPLACED_TERMS, TERMS
+from bert_jax.training.hosts import leave_together
+from bert_jax.training.preempt import STATUS
 
 # What a user can mend: a disk that is full, a place that cannot be written.
 _DISK = {
@@ -28,7 +30,8 @@ def define_config() -> None:
 def run(main: Callable[[], None], teaching: str) -> None:
     """Parse the flags, call main(), leave with its status.
 
-    0: the work is done. 2: a UserError, told in one line. `teaching` is what --help prints.
+    0: the work is done. 2: a UserError, told in one line. 143: Preempted. `teaching` is what
+    --help prints.
     """
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(teaching.strip())
@@ -51,7 +54,7 @@ def run(main: Callable[[], None], teaching: str) -> None:
     app.run(called, flags_parser=parsed)
 
 
-@contextmanager
+@contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """A UserError, a full disk and Ctrl-C become one line and a status; the rest is a defect."""
     logging.set_verbosity(logging.ERROR)  # orbax tells each file it writes
@@ -59,6 +62,11 @@ def guarded() -> Iterator[None]:
         yield
     except UserError as error:
         leave(str(error))
+    except Preempted as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        leave_together()
+        os._exit(STATUS)
     except BrokenPipeError:  # whoever read the output has enough
         sys.stdout = open(os.devnull, "w")
         sys.exit(0)
@@ -79,6 +87,16 @@ def run_config() -> RunConfig:
     if flags.FLAGS.config is None:
         raise UserError("--config is missing: name one, as --config=configs/bert.py:base")
     return from_mapping(flags.FLAGS.config.to_dict())
+
+
+@contextlib.contextmanager
+def one_voice(mine: bool) -> Iterator[None]:
+    """Of the processes of a run one prints; what another prints goes nowhere."""
+    if mine:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def required(name: str) -> str:

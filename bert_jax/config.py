@@ -20,7 +20,10 @@ from bert_jax.training.optim import OptimizerConfig
 
 FILE = "config.json"
 # What may differ when a workdir is taken up again: it decides no number that is logged.
-FREE = ("mesh", "data.workers", "train.keep", "corpus.prepared")
+FREE = (
+    "mesh", "data.workers", "train.accumulation", "train.keep", "train.max_skipped",
+    "corpus.prepared",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,20 @@ class TrainConfig:
     eval_examples: int = 0  # held-out examples of an evaluation, at most; 0: all
     save_every: int = 10_000
     keep: int = 3  # checkpoints, the newest
+    keep_best: int = 0  # and of those saved where it was evaluated, with the lowest eval_loss
+    keep_every: int = 0  # and every one whose step is a multiple; 0: none
+    accumulation: int = 1  # parts that a batch goes through in, to the same update
+    max_skipped: int = 10  # steps in a row without a finite loss and gradient; more end the run
+    deterministic: bool = False  # the same bits each time on a GPU too, at some cost
     natural_bias: bool = False  # output bias from token frequencies (Meister et al. 2023)
 
     def __post_init__(self):
-        for name in ("steps", "log_every", "eval_every", "save_every", "keep"):
+        for name in ("steps", "log_every", "eval_every", "save_every", "keep", "accumulation"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}={getattr(self, name)}: must be 1 or more")
-        if self.eval_examples < 0:
-            raise UserError(f"train.eval_examples={self.eval_examples}: must be 0 or more")
+        for name in ("eval_examples", "keep_best", "keep_every", "max_skipped"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name}={getattr(self, name)}: must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -116,15 +125,43 @@ def load(workdir: Path) -> RunConfig:
         ) from error
 
 
-def check_same(config: RunConfig, workdir: Path) -> None:
-    """Raises UserError where the workdir is of another config, naming what differs."""
-    mine, theirs = flat(to_mapping(config)), flat(to_mapping(load(workdir)))
+def check_goes_on(config: RunConfig, workdir: Path, saved: int) -> None:
+    """Raises UserError where the workdir is of another config, naming what differs.
+
+    A finished run, whose last step is `saved`, may be lengthened: train.steps is larger, and the
+    phases so far are the same. The learning rate from there on is that of the longer schedule.
+    """
+    began = load(workdir)
+    mine, theirs = flat(to_mapping(config)), flat(to_mapping(began))
+    longer = config.train.steps > began.train.steps == saved
     for name in sorted(mine.keys() | theirs.keys()):
         if name.startswith(FREE) or mine.get(name) == theirs.get(name):
             continue
+        if longer and name == "data.phases":
+            continue
+        if name == "train.steps" and longer:
+            _check_same_so_far(config, began)
+            continue
+        unfinished = f" (a run can be lengthened once it is finished; this is at {saved})"
         raise UserError(
             f"{workdir} was begun with {name}={theirs.get(name)}, and now it is "
             f"{mine.get(name)}: give the old value to go on, or another --workdir to start anew"
+            + (unfinished if name == "train.steps" else "")
+        )
+
+
+def _check_same_so_far(longer: RunConfig, began: RunConfig) -> None:
+    steps = began.train.steps
+    so_far = tuple(
+        phase._replace(steps=min(phase.steps, steps - phase.begin))
+        for phase in longer.phases
+        if phase.begin < steps
+    )
+    if so_far != began.phases:
+        raise UserError(
+            f"data.phases={longer.data.phases!r}: over train.steps={longer.train.steps} the first "
+            f"{steps} steps are not the phases that the run had; give numbers of steps, and more "
+            f"of the last phase or a further one"
         )
 
 

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""What ends a program without being a defect of it."""
 
 
 class UserError(ValueError):
@@ -7,6 +7,10 @@ class UserError(ValueError):
     Programs print it without a traceback and leave with a non-zero status; any other exception
     is a defect of this project and keeps its traceback.
     """
+
+
+class Preempted(Exception):
+    """The run was told to stop, and what it had done is saved: the same command goes on."""
 
 
 def one_line(error: BaseException, limit: int) -> str:

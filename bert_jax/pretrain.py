@@ -8,12 +8,20 @@ Any field of the config can be set, and one that does not exist is refused:
 
 A model can begin from another's parameters: --init=MODEL, a workdir or a Hugging Face folder.
 Without a corpus of your own it reads the documentation installed with Python. The same command
-again goes on where the last one stopped, to the same numbers. The workdir then holds
-config.json, data.json, init.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/,
-provenance.jsonl and curve.png.
+again goes on where the last one stopped, to the same numbers; on SIGTERM it saves and leaves
+with status 143. The workdir then holds config.json, data.json, init.json, tokenizer/,
+checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl and curve.png.
+
+  --smoke            two minutes of the real run first, in a folder that is deleted again
+  --profile=10:20    a trace of steps 10 to 20, for xprof, in the workdir's profile/
 """
 
-import json
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,59 +31,231 @@ from absl import flags
 from jax.sharding import Mesh
 
 from bert_jax import cli, config as configs, pretrained, progress, provenance, summary
-from bert_jax.config import RunConfig
-from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import EvaluationBatches, PhasedBatches, read
-from bert_jax.data.prepare import cached, token_counts
-from bert_jax.data.records import Rows, read_manifest
-from bert_jax.data.tokenizers import load_tokenizer
-from bert_jax.data.unigram import unigram_loss
-from bert_jax.errors import UserError
-from bert_jax.files import lock, write_whole
+from bert_jax.config import RunConfig, TrainConfig
+from bert_jax.data.loader import Share, read
+from bert_jax.errors import Preempted, UserError
+from bert_jax.inputs import open_inputs
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.mlm import with_natural_bias
-from bert_jax.training.checkpoint import Checkpoints, has_begun
+from bert_jax.training.checkpoint import Checkpoints, has_begun, last_saved
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
-from bert_jax.training.feed import Feed
+from bert_jax.training.feed import Feed, batch_parts
 from bert_jax.training.flops import Pass, train_flops
+from bert_jax.training.hosts import barrier, is_first
 from bert_jax.training.mesh import build_mesh, check_divides
-from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, Rates
+from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import build_optimizer
-from bert_jax.training.step import init_state, make_eval_step, make_train_step
+from bert_jax.training.preempt import Preemption
+from bert_jax.training.rates import Rates
+from bert_jax.training.spikes import LossSpikes
+from bert_jax.training.step import Objective, init_state, make_eval_step, make_train_step
+from bert_jax.workdir import open_workdir
 
 cli.define_config()
 flags.DEFINE_string("workdir", "", "where the run is kept; the same folder again goes on with it")
 flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from")
+flags.DEFINE_boolean("smoke", False, "two minutes of the run in a folder that is deleted again")
+flags.DEFINE_string("profile", "", "FIRST:LAST, the steps to trace")
+SMOKE_SECONDS, SMOKE_EVALUATES = 120, 5
 
 
 def main() -> None:
+    began = time.monotonic()
     config, workdir = cli.run_config(), Path(cli.required("workdir"))
-    batches = [phase.data.batch_size for phase in config.phases]
-    mesh = build_mesh(config.mesh, config.data.batch_size, batches)
-    with jax.set_mesh(mesh):
-        pretrain(config, workdir, mesh, flags.FLAGS.init)
-    print(summary.held_out(config.seed, workdir))
-    print(f"curve: {draw_curve(workdir, workdir.name)}")
+    profile, smoke = profiled(flags.FLAGS.profile), flags.FLAGS.smoke
+    if config.train.deterministic:  # read when the backend is made
+        os.environ["XLA_FLAGS"] = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+        )
+    preemption = Preemption(SMOKE_SECONDS if smoke else None)
+    mesh = build_mesh(
+        config.mesh, config.data.batch_size, [phase.data.batch_size for phase in config.phases]
+    )
+    with cli.one_voice(is_first()), jax.set_mesh(mesh):
+        if smoke:
+            few = replace(config.train, eval_examples=2 * config.data.batch_size)
+            config = replace(config, train=few)
+            with smoke_folder(workdir) as folder, contextlib.suppress(Preempted):
+                pretrain(config, folder, mesh, preemption, began, flags.FLAGS.init, profile, True)
+            return
+        pretrain(config, workdir, mesh, preemption, began, flags.FLAGS.init, profile)
+        if is_first():
+            print(summary.held_out(config.seed, workdir))
+            print(f"curve: {draw_curve(workdir, workdir.name)}")
 
 
-def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> None:
+def pretrain(
+    config: RunConfig,
+    workdir: Path,
+    mesh: Mesh,
+    preemption: Preemption,
+    began: float,
+    init: str = "",
+    profile: tuple[int, int] = (0, 0),
+    smoke: bool = False,
+) -> None:
     """Train to config.train.steps, from the workdir's newest checkpoint if it has one, else from
-    the parameters of the MODEL `init` if one is named."""
+    the parameters of the MODEL `init` if one is named. `began`: when, by time.monotonic().
+
+    Raises Preempted where it was told to stop before the end.
+    """
     # What is learned, and how. Built first: a wrong field is told before any work is done.
-    train, vocab_size = config.train, config.model.vocab_size
+    train = config.train
     objective = build_objective(config.objective, config.model, config.generator)
-    step_flops = {}  # by the number of the step that a phase begins with
+    step_flops = flops_by_phase(config, objective, mesh)
+    tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
+    begun = has_begun(workdir)
+    check_beginning(config, objective, workdir, init, begun)
+
+    # Data, and the workdir: what it holds is enough to use the model.
+    inputs = open_inputs(config, objective.coefficients, Share(*batch_parts(mesh)))
+    print(inputs.description)
+    locked = open_workdir(workdir, config, inputs.manifest, inputs.tokenizer, init, begun)
+
+    # State: from the newest checkpoint that can be read, else from `init`, else new.
+    checkpoints = Checkpoints(workdir, train.keep, train.keep_best, train.keep_every)
+    state = init_state(objective, config.model, tx, config.seed)
+    if train.natural_bias:
+        frequencies = jnp.asarray(inputs.counts, jnp.float32)
+        state = replace(state, parameters=with_natural_bias(state.parameters, frequencies))
+    restored, notes = checkpoints.restore_newest(state)
+    if init and not restored:
+        parameters, tokenizer = state.parameters, inputs.tokenizer
+        notes += pretrained.begin(init, objective, config.model, parameters, tokenizer)
+    state = restored or state
+    start = int(state.step)
+    for note in notes + checkpoints.set_aside_after(start):
+        print(note)
+    print(f"seed {config.seed}, {mesh.size} device(s), from step {start} to {train.steps}")
+
+    # Steps.
+    train_step = make_train_step(objective, config.model, tx, config.seed, train.accumulation)
+    eval_step = make_eval_step(objective, config.model)
+    fields = objective.fields + (("position_ids",) if config.data.packing else ())
+    feed = Feed(read(inputs.batches, start, config.data.workers), fields, mesh)
+    coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
+    due = DueAt(train, start + SMOKE_EVALUATES if smoke else 0)
+    rates, spikes = Rates(began), LossSpikes()
+
+    def held_out() -> dict[str, float] | None:
+        """Scores of the parameters as they are; None where it was told to stop."""
+        batches = Feed(read(inputs.evaluation), fields, mesh)
+        found = evaluate(eval_step, objective, state.parameters, batches, preemption.reached)
+        return found and found[0] | summary.baselines(inputs.unigram, found[1], inputs.counts)
+
+    with progress.training(start, train.steps) as shown:
+
+        def tell(step: int, record: dict) -> None:
+            shown(step, record)
+            if note := spikes.add(step, record):
+                print(note)
+
+        # What was logged up to here stays, and what was being evaluated is evaluated again.
+        records = [record for record in read_metrics(workdir) if record["step"] <= start]
+        for record in records:
+            spikes.add(record["step"], record)
+        if records and due.evaluation(start) and "eval_loss" not in records[-1]:
+            with rates.aside("evaluation"):
+                records[-1] |= held_out() or {}
+            shown(start, records[-1])
+        barrier("metrics were read")
+        writer = MetricsWriter(workdir, records) if is_first() else None
+        if is_first():
+            provenance.record(workdir, inputs.manifest, start)
+        lagged = LaggedMetrics(writer, tell, train.max_skipped)
+
+        step, stop = start, False
+        while step < train.steps and not stop:
+            step, scores = step + 1, None
+            if step == profile[0]:
+                jax.profiler.start_trace(str(workdir / "profile"))
+            if step in (start + 1, *step_flops):  # compiled now, so no measure of speed
+                jax.block_until_ready(state)
+                with rates.aside("compile"):
+                    state, numbers = train_step(state, next(feed))
+                    jax.block_until_ready(numbers)
+                feed.take_waited()
+            else:
+                state, numbers = train_step(state, next(feed))
+                phase = max(first for first in step_flops if first <= step)
+                rates.add(numbers["real_tokens"], step_flops[phase])
+            lagged.write()  # of the step before, which has ended: dispatch never waits for it
+            shown(step, {})
+            if step == start + 1:
+                preemption.begin()
+            if due.logging(step):
+                lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
+            if step == profile[1]:
+                jax.block_until_ready(numbers)
+                jax.profiler.stop_trace()
+            if due.evaluation(step):
+                jax.block_until_ready(numbers)
+                with rates.aside("evaluation"):
+                    scores = held_out()
+                stop = scores is None
+                lagged.hold(step, scores or {})
+            stop = stop or (preemption.reached() and step < train.steps)
+            if due.saving(step) or stop:
+                jax.block_until_ready(numbers)
+                with rates.aside("saving"):
+                    lagged.write()
+                    if writer:
+                        writer.sync()
+                    checkpoints.save(step, state, (scores or {}).get("eval_loss"))
+    with rates.aside("saving"):
+        checkpoints.close()
+    if writer:
+        writer.close()
+    if locked:
+        locked.close()
+    print(summary.pace(rates, train.steps - start, spikes.found))
+    if stop:
+        raise Preempted(f"stopped after step {step}; the same command goes on from there")
+
+
+class DueAt:
+    """What is due after which step. After the last, and after the one `rehearsed`, all is."""
+
+    def __init__(self, train: TrainConfig, rehearsed: int = 0):
+        self._train, self._all = train, (train.steps, rehearsed)
+
+    def logging(self, step: int) -> bool:
+        every = self._train.log_every
+        return step % every == 0 or self.evaluation(step) or self.saving(step)
+
+    def evaluation(self, step: int) -> bool:
+        return step > 0 and (step % self._train.eval_every == 0 or step in self._all)
+
+    def saving(self, step: int) -> bool:
+        return step % self._train.save_every == 0 or step in self._all
+
+
+def flops_by_phase(config: RunConfig, objective: Objective, mesh: Mesh) -> dict[int, int]:
+    """Of a step, by the number of the step that each phase begins with. Raises UserError where
+    the mesh cannot cut the model, or a batch into the parts that it is accumulated from."""
+    found, devices, parts = {}, batch_parts(mesh)[1], config.train.accumulation
     for begin, _, sizes in config.phases:
         length, slots = sizes.sequence_length, sizes.max_predictions
         passes = [Pass(*one) for one in objective.passes(config.model, length, slots)]
-        step_flops[begin + 1] = train_flops(passes, length) * sizes.batch_size
+        found[begin + 1] = train_flops(passes, length) * sizes.batch_size
+        if sizes.batch_size % (devices * parts):
+            raise UserError(
+                f"a batch of {sizes.batch_size} is not divisible by train.accumulation={parts} "
+                f"times the {devices} devices of mesh.data times mesh.fsdp; choose a multiple of "
+                f"{devices * parts}"
+            )
     for one in passes:
         check_divides(mesh, one.config)
-    tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
-    begun = has_begun(workdir)
+    return found
+
+
+def check_beginning(
+    config: RunConfig, objective: Objective, workdir: Path, init: str, begun: bool
+) -> None:
+    """Raises UserError for what can be known to be wrong before any work is done."""
     if begun:
-        configs.check_same(config, workdir)
+        configs.check_goes_on(config, workdir, last_saved(workdir))
     if init:
         pretrained.existing(init)
     if objective.frozen and not init:
@@ -83,7 +263,7 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
             "objective.mlm=0 leaves the generator as it is: begin from a trained one with --init, "
             "or give objective.mlm"
         )
-    if train.natural_bias and not config.objective.get("mlm"):
+    if config.train.natural_bias and not config.objective.get("mlm"):
         raise UserError(
             "train.natural_bias=true is for a masked language model that is trained: set "
             "train.natural_bias=false, or give objective.mlm"
@@ -91,110 +271,33 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: is a file; name a folder")
 
-    # Data.
-    with progress.preparing() as report:
-        folder = cached(config.corpus, vocab_size, report)
-    data = config.data
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    words, types = tokenizer.vocabulary, config.model.type_vocab_size
-    if config.model.position_offset not in (0, words.pad + 1):
-        raise UserError(
-            f"model.position_offset={config.model.position_offset}: where positions have an offset "
-            f"it is the padding's id + 1, and this vocabulary's is {words.pad}; set it to 0 or "
-            f"{words.pad + 1}, or train the vocabulary with other corpus.special_tokens"
-        )
-    rows = Rows(folder, "train")
-    examples = {
-        phase.data.sequence_length: build_examples(rows, words, phase.data, types)
-        for phase in config.phases
-    }
-    held_out = build_examples(Rows(folder, "held_out"), words, data, types, short_probability=0.0)
-    if "nsp" in objective.coefficients and any(e.one_sentence == len(e) for e in examples.values()):
-        raise UserError(
-            f"{folder}: every document is one sentence, so no segment has a true continuation; "
-            f"set objective.nsp=0, or put sentences that belong together into one document"
-        )
-    host = {"host": jax.process_index(), "hosts": jax.process_count()}
-    batches = PhasedBatches(config.phases, examples, words, config.seed, **host)
-    evaluation = EvaluationBatches(held_out, data, words, train.eval_examples, **host)
-    everywhere = EvaluationBatches(held_out, data, words, train.eval_examples)
-    counts = token_counts(folder)
-    unigram = unigram_loss(everywhere, counts)
-    manifest = read_manifest(folder)
-    print(summary.corpus(folder, manifest, held_out))
-    print(summary.phases(config.phases, batches, examples))
 
-    # Workdir: what it holds is enough to use the model; to go on, the same corpus is needed too.
-    workdir.mkdir(parents=True, exist_ok=True)
-    locked = lock(workdir)
-    if begun:
-        provenance.check_same_data(workdir, manifest)
-        provenance.check_same_init(workdir, init)
-    tokenizer.save(workdir / "tokenizer")
-    if not begun:
-        configs.save(config, workdir)
-        write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
-        write_whole(workdir / provenance.INIT, json.dumps({"init": init}) + "\n")
+def profiled(steps: str) -> tuple[int, int]:
+    """'10:20' to the first and last step of a trace; (0, 0) for none."""
+    if not steps:
+        return 0, 0
+    found = re.fullmatch(r"(\d+):(\d+)", steps)
+    if not found or not 0 < int(found[1]) <= int(found[2]):
+        raise UserError(f"--profile={steps}: is FIRST:LAST, two steps, as in --profile=10:20")
+    return int(found[1]), int(found[2])
 
-    # State: from the newest checkpoint that can be read, else from `init`, else new.
-    checkpoints = Checkpoints(workdir, train.keep)
-    state = init_state(objective, config.model, tx, config.seed)
-    if train.natural_bias:
-        frequencies = jnp.asarray(counts, jnp.float32)
-        state = replace(state, parameters=with_natural_bias(state.parameters, frequencies))
-    restored, notes = checkpoints.restore_newest(state)
-    if init and not restored:
-        notes += pretrained.begin(init, objective, config.model, state.parameters, tokenizer)
-    state = restored or state
-    start = int(state.step)
-    for note in notes + checkpoints.set_aside_after(start):
-        print(note)
-    writer = MetricsWriter(workdir, start)
-    provenance.record(workdir, manifest, start)
-    print(f"seed {config.seed}, {mesh.size} device(s), from step {start} to {train.steps}")
 
-    # Steps.
-    train_step = make_train_step(objective, config.model, tx, config.seed)
-    eval_step = make_eval_step(objective, config.model)
-    fields = objective.fields + (("position_ids",) if data.packing else ())
-    feed = Feed(read(batches, start, data.workers), fields, mesh)
-    rates = Rates()
-    coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
+@contextlib.contextmanager
+def smoke_folder(workdir: Path) -> Iterator[Path]:
+    """A folder beside the workdir that is gone at the end."""
+    folder = workdir.with_name(f"{workdir.name}-smoke")
+    try:
+        _delete(folder)
+        yield folder
+    finally:
+        _delete(folder)
 
-    def due(*every: int) -> bool:
-        return any(step % one == 0 for one in every) or step == train.steps
 
-    def restart_rates() -> None:
-        rates.restart()
-        feed.take_waited()
-
-    with progress.training(start, train.steps) as shown:
-        lagged = LaggedMetrics(writer, shown)
-        for step in range(start + 1, train.steps + 1):
-            state, numbers = train_step(state, next(feed))
-            lagged.write()  # of the step before, which has ended: dispatch never waits for it
-            if step in (start + 1, *step_flops):  # compiled just now, no measure of speed
-                jax.block_until_ready(numbers)
-                restart_rates()
-            else:
-                phase = max(first for first in step_flops if first <= step)
-                rates.add(numbers["real_tokens"], step_flops[phase])
-            shown(step, {})
-            if due(train.log_every, train.eval_every, train.save_every):
-                lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
-            if due(train.eval_every):
-                feed_held_out = Feed(read(evaluation), fields, mesh)
-                scores, tallies = evaluate(eval_step, objective, state.parameters, feed_held_out)
-                lagged.hold(step, scores | summary.baselines(unigram, tallies, counts))
-            if due(train.save_every):
-                lagged.write()
-                writer.sync()
-                checkpoints.save(step, state)
-            if due(train.eval_every, train.save_every):
-                restart_rates()
-    checkpoints.close()
-    writer.close()
-    locked.close()
+def _delete(folder: Path) -> None:
+    barrier("nobody is in the folder")
+    if is_first():
+        shutil.rmtree(folder, ignore_errors=True)
+    barrier("the folder is gone")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def training(start: int, steps: int) -> Iterator[Callable[[int, dict], None]]:
 
         def report(step: int, record: dict) -> None:
             bar.update(task, completed=step)
-            if "loss" in record:
+            if record.get("loss") is not None:
                 speed = record["tokens_per_second"]
                 shown = f"loss {record['loss']:.3f}" + (f"  {speed:,.0f} tokens/s" if speed else "")
                 bar.update(task, numbers=shown)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from bert_jax.data.draws import Purpose, key, permute
@@ -12,6 +13,7 @@ from bert_jax.data.phases import Phase
 from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.unigram import detector_losses
 from bert_jax.training.metrics import read_metrics
+from bert_jax.training.rates import Rates
 
 
 def corpus(folder: object, manifest: dict, held_out: Examples) -> str:
@@ -97,3 +99,35 @@ def held_out(seed: int, workdir: Path) -> str:
 _DETECTED = (
     "loss", "weight", "replaced", "constant_loss", "frequency_loss", "recall", "precision",
 )  # fmt: skip
+
+
+def pace(rates: Rates, left: int, spikes: Sequence[tuple[int, float, float]]) -> str:
+    """Where this start's time went, how long `left` steps take at its speed, and which losses
+    stood out."""
+    whole, steps, seconds = rates.totals()
+    shares = rates.shares()
+    others = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if name != "steps")
+    lines = [f"goodput {shares['steps']:.1%} of {_time(whole)} in steps; {others}"]
+    if steps:
+        speed = steps / seconds
+        lines.append(f"{speed:.3g} steps a second; {left} steps take {_time(left / speed)}")
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        peak, limit = stats["peak_bytes_in_use"], stats.get("bytes_limit", 0)
+        lines.append(f"peak memory of a device {peak / 2**30:.2f} of {limit / 2**30:.2f} GiB")
+    if spikes:
+        found = ", ".join(
+            f"{step} ({loss:.3f}, {usual:.3f} before)" for step, loss, usual in spikes
+        )
+        lines.append(f"spikes of the loss at steps {found}")
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    """'3 d 4 h', '5 min 2 s', '1.3 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} {seconds % size // small:.0f} {smaller}"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

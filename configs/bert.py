@@ -111,6 +111,11 @@ def get_config(name: str = "base") -> ConfigDict:
         eval_examples=100_000,
         save_every=10_000,
         keep=3,
+        keep_best=0,
+        keep_every=0,
+        accumulation=1,
+        max_skipped=10,
+        deterministic=False,
         natural_bias=False,
     )
     return differing(config, preset(PRESETS, name))

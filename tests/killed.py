@@ -12,16 +12,16 @@ moment, _, step = os.environ["KILL"].partition(":")
 save = Checkpoints.save
 
 
-def deadly(self, now, state):
+def deadly(self, now, state, *loss):
     def kill():
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
     if now != int(step):
-        return save(self, now, state)
+        return save(self, now, state, *loss)
     if moment == "before":
         kill()
-    save(self, now, state)
+    save(self, now, state, *loss)
     if moment == "after":
         self.wait()
     kill()  # 'during': the files are being written by other threads

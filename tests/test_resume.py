@@ -1,6 +1,8 @@
 """Killed and started again, a run logs what it would have logged: to the bit."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.training.metrics import read_metrics
+from bert_jax import config as configs
+from bert_jax.compare import compare
+from bert_jax.training.metrics import MetricsWriter, read_metrics
+from bert_jax.training.rates import MEASURED
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
-TIMED = {"tokens_per_second", "mfu", "loader_wait"}
 STEPS = 36
 
 
@@ -40,7 +44,7 @@ def finish(workdir, corpus):
 
 def numbers(workdir):
     return [
-        {name: value for name, value in record.items() if name not in TIMED}
+        {name: value for name, value in record.items() if name not in MEASURED}
         for record in read_metrics(workdir)
     ]
 
@@ -105,3 +109,78 @@ def test_a_damaged_newest_checkpoint_costs_a_few_steps(corpus, tmp_path, uninter
     assert "checkpoint 18 in" in said and "going on from step 12" in said
     assert (workdir / "damaged-checkpoints" / "18").exists()
     assert numbers(workdir) == uninterrupted
+
+
+# The step that is then saved: the last one done when it is asked whether to go on.
+STOPPED = {"step:7": 7, "evaluation:18": 18, "saving:12": 13, "step:36": 36}
+
+
+@pytest.mark.parametrize("moment", STOPPED)
+def test_told_to_stop_it_saves_the_last_step(corpus, tmp_path, uninterrupted, moment):
+    """SIGTERM: status 143, and the same numbers when it goes on, the held-out ones too."""
+    workdir = tmp_path / "workdir"
+    done = subprocess.run(
+        command(workdir, corpus, "tests.stopped"), capture_output=True, text=True,
+        env=environment(STOP=moment), cwd=ROOT,
+    )  # fmt: skip
+    saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert saved == STOPPED[moment]
+    assert done.returncode == 143, done.stderr
+    assert f"stopped after step {saved}; the same command goes on" in done.stderr
+    finish(workdir, corpus)
+    assert numbers(workdir) == uninterrupted
+    starts = (workdir / "provenance.jsonl").read_text().splitlines()
+    assert [json.loads(start)["from_step"] for start in starts] == [0, saved]
+
+
+def test_told_to_stop_before_the_first_step_it_leaves_at_once(corpus, tmp_path, uninterrupted):
+    workdir = tmp_path / "workdir"
+    done = subprocess.run(
+        command(workdir, corpus, "tests.stopped"), capture_output=True, text=True,
+        env=environment(STOP="compile"), cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.endswith("stopped before the first step; nothing was lost\n")
+    assert not any(path.name.isdigit() for path in (workdir / "checkpoints").iterdir())
+    finish(workdir, corpus)
+    assert numbers(workdir) == uninterrupted
+
+
+def test_compare_names_the_first_step_that_differs(corpus, tmp_path, uninterrupted):
+    """The same run is equal to the bit; one with another seed differs from step 1; one whose
+    record was changed at step 5 there."""
+    mine, changed, other = (tmp_path / name for name in ("mine", "changed", "other"))
+    finish(mine, corpus)
+    shutil.copytree(mine, changed)
+    assert compare(mine, changed) == (["equal to the bit in all 36 steps that both logged"], True)
+    records = read_metrics(changed)
+    records[4]["loss"] += 1e-7
+    records[7]["mlm_loss"] = 0.0
+    MetricsWriter(changed, records[:30]).close()
+    lines, same = compare(mine, changed)
+    assert not same
+    assert lines[0] == f"6 logged steps only in {mine}, the first 31"
+    assert lines[1] == "equal before step 5; there" and lines[2].startswith("  loss: ")
+    assert lines[3] == "the farthest apart" and lines[4].endswith(" at step 5")
+    assert lines[5].startswith("  mlm_loss: ") and lines[5].endswith(" at step 8")
+    shutil.copytree(mine, other)
+    (other / "config.json").write_text((mine / "config.json").read_text().replace("0.002", "0.003"))
+    assert compare(mine, other)[0][0] == "config: optimizer.learning_rate is 0.002 and 0.003"
+
+
+def test_a_finished_run_may_be_lengthened(corpus, tmp_path, uninterrupted):
+    """The steps so far stay; the rate from there on is that of the longer schedule."""
+    workdir = tmp_path / "workdir"
+    unfinished = subprocess.run(
+        command(workdir, corpus, "tests.stopped"), env=environment(STOP="step:7"), cwd=ROOT
+    )
+    assert unfinished.returncode == 143
+    longer = [*command(workdir, corpus), "--config.train.steps=40"]
+    refused = subprocess.run(longer, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    assert refused.returncode == 2
+    assert "(a run can be lengthened once it is finished; this is at 7)" in refused.stderr
+    finish(workdir, corpus)
+    done = subprocess.run(longer, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert numbers(workdir)[:36] == uninterrupted and len(numbers(workdir)) == 40
+    assert configs.load(workdir).train.steps == 40

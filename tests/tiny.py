@@ -105,9 +105,9 @@ def vocabulary(size: int = VOCAB, continuing: int = 3) -> Vocabulary:
     return Vocabulary(names, 0, 1, 2, 3, 4, ids % continuing == 0, one_class, one_class)
 
 
-def batches(corpus: Corpus, data: DataConfig = DATA, seed: int = 0, **hosts) -> TrainingBatches:
+def batches(corpus: Corpus, data: DataConfig = DATA, seed: int = 0, **share) -> TrainingBatches:
     examples = build_examples(Rows(corpus.folder, "train"), vocabulary(), data)
-    return TrainingBatches(examples, data, vocabulary(), seed, steps=1000, **hosts)
+    return TrainingBatches(examples, data, vocabulary(), seed, steps=1000, **share)
 
 
 def random_batch(model: EncoderConfig = MODEL, rows: int = 8, length: int = 32, slots: int = 6):

@@ -3,10 +3,12 @@
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, key, permute
@@ -18,23 +20,38 @@ from bert_jax.data.vocabulary import Vocabulary
 HostBatch = dict[str, np.ndarray]
 
 
+class Share(NamedTuple):
+    """What a host reads of each global batch, cut into `of` equal parts: those of these numbers,
+    in ascending order. Which they are is decided by where its devices lie in the mesh."""
+
+    parts: tuple[int, ...]
+    of: int
+
+    def rows(self, batch_size: int) -> Int[np.ndarray, "rows"]:
+        """Their numbers in the global batch, whose size `of` divides."""
+        size = batch_size // self.of
+        return (np.array(self.parts)[:, None] * size + np.arange(size)).ravel()
+
+
+WHOLE = Share((0,), 1)
+
+
 class TrainingBatches:
     """batches[s]: this host's rows of global batch s, for s in range(steps).
 
     Example number first + s·batch + row falls into an epoch; a permutation keyed by the epoch
-    says which example it is. Hosts take equal slices of the same global batch, so their number
+    says which example it is. Hosts take parts of the same global batch (Share), so their number
     changes nothing but who reads what. With static_copies=k an epoch draws as the one k before
     it did, in an order of its own (Liu et al. 2019, 4.1).
     """
 
     def __init__(
         self, examples: Examples, config: DataConfig, vocabulary: Vocabulary, seed: int,
-        steps: int, host: int = 0, hosts: int = 1, first: int = 0,
+        steps: int, share: Share = WHOLE, first: int = 0,
     ):  # fmt: skip
         self._examples, self._config, self._vocabulary = examples, config, vocabulary
         self._seed, self._steps, self._first = seed, steps, first
-        share = config.batch_size // hosts
-        self._rows = np.arange(host * share, (host + 1) * share)
+        self._rows = share.rows(config.batch_size)
 
     def __len__(self) -> int:
         return self._steps
@@ -72,7 +89,7 @@ class PhasedBatches:
 
     def __init__(
         self, phases: Sequence[Phase], examples: Mapping[int, Examples], vocabulary: Vocabulary,
-        seed: int, host: int = 0, hosts: int = 1,
+        seed: int, share: Share = WHOLE,
     ):  # fmt: skip
         """`examples`: those of each length."""
         self._phases, self._parts = phases, list[TrainingBatches]()
@@ -81,9 +98,7 @@ class PhasedBatches:
             mine = examples[phase.data.sequence_length]
             if phase.data.sequence_length != length:
                 first, length = epoch * len(mine), phase.data.sequence_length
-            part = TrainingBatches(
-                mine, phase.data, vocabulary, seed, phase.steps, host, hosts, first
-            )
+            part = TrainingBatches(mine, phase.data, vocabulary, seed, phase.steps, share, first)
             first, epoch = part.end, -(-part.end // len(mine))
             self._parts.append(part)
 
@@ -114,7 +129,7 @@ class EvaluationBatches:
 
     def __init__(
         self, examples: Examples, config: DataConfig, vocabulary: Vocabulary, limit: int = 0,
-        host: int = 0, hosts: int = 1,
+        share: Share = WHOLE,
     ):  # fmt: skip
         self._config = replace(
             config,
@@ -129,8 +144,7 @@ class EvaluationBatches:
         self._examples, self._vocabulary = examples, vocabulary
         self._in_order = not 0 < limit < len(examples)
         self._count = len(examples) if self._in_order else limit
-        share = config.batch_size // hosts
-        self._rows = np.arange(host * share, (host + 1) * share)
+        self._rows = share.rows(config.batch_size)
 
     def __len__(self) -> int:
         return -(-self._count // self._config.batch_size)

@@ -16,6 +16,7 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from bert_jax.errors import UserError, one_line
+from bert_jax.training.hosts import barrier, is_first
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.step import TrainState
 
@@ -25,19 +26,40 @@ DAMAGED = "damaged-checkpoints"
 
 def has_begun(workdir: Path) -> bool:
     """Whether a run has left anything in the workdir that another must not go on with."""
+    return last_saved(workdir) > 0 or bool(read_metrics(workdir))
+
+
+def last_saved(workdir: Path) -> int:
+    """The newest checkpoint's step; 0 where there is none."""
     folder = workdir / FOLDER
-    saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
-    return saved or bool(read_metrics(workdir))
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return max((int(entry.name) for entry in entries if entry.name.isdigit()), default=0)
 
 
 class Checkpoints:
-    """The checkpoints of a workdir. A checkpoint is visible only when it is complete."""
+    """The checkpoints of a workdir. A checkpoint is visible only when it is complete.
 
-    def __init__(self, workdir: epath.PathLike, keep: int):
+    Kept are the `keep` newest, the `keep_best` with the lowest loss of those that were saved with
+    one, and those whose step is a multiple of `keep_every` (0: none). All processes of a run call
+    the same methods together.
+    """
+
+    def __init__(self, workdir: epath.PathLike, keep: int, keep_best: int = 0, keep_every: int = 0):
         self.folder = epath.Path(workdir).resolve() / FOLDER  # orbax wants it absolute
+        kinds = ocp.training.preservation_policies
+        policies = [kinds.LatestN(keep)]
+        if keep_best:
+            policies.append(
+                kinds.BestN(
+                    get_metric_fn=lambda metrics: metrics["eval_loss"], reverse=True, n=keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )  # fmt: skip
+        if keep_every:
+            policies.append(kinds.EveryNSteps(keep_every))
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=kinds.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
         )
         self._digest = jax.jit(digest)
@@ -47,12 +69,16 @@ class Checkpoints:
         """The steps that are there, oldest first."""
         return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
-    def save(self, step: int, state: TrainState) -> None:
+    def save(self, step: int, state: TrainState, eval_loss: float | None = None) -> None:
         """Begin to write; training may go on and donate `state`. What was begun before is waited
-        for, so its error, if it had one, is raised here."""
+        for, so its error, if it had one, is raised here. `eval_loss`: of these parameters, where
+        it is known."""
         facts = {"digest": [int(number) for number in jax.device_get(self._digest(state))]}
+        metrics = None if eval_loss is None else {"eval_loss": eval_loss}
         try:
-            self._checkpointer.save_async(step, state, force=True, custom_metadata=facts)
+            self._checkpointer.save_async(
+                step, state, force=True, metrics=metrics, custom_metadata=facts
+            )
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -92,12 +118,15 @@ class Checkpoints:
         moved = []
         for later in [number for number in self.steps if number > step]:
             target = self.folder.parent / DAMAGED / str(later)
-            target.parent.mkdir(exist_ok=True)
             while target.exists():
                 target = target.with_name(target.name + "-again")
-            (self.folder / str(later)).rename(target)
+            barrier("damaged checkpoint found")
+            if is_first():
+                target.parent.mkdir(exist_ok=True)
+                (self.folder / str(later)).rename(target)
             moved.append(f"moved it to {target}, going on from step {step}")
         if moved:
+            barrier("damaged checkpoints moved")
             self._checkpointer.reload()
         return moved
 

@@ -25,7 +25,7 @@ def draw_curve(workdir: Path, title: str) -> Path:
     )
     for axis, term in zip(axes[0], terms, strict=True):
         for name, style in ((term, {"alpha": 0.5}), (f"eval_{term}", {"marker": "o"})):
-            points = [(r["step"], r[name]) for r in records if name in r]
+            points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
             label = "held out" if name.startswith("eval_") else "training"
             axis.plot(*zip(*points, strict=True), label=label, **style)
         name = term.removesuffix("_loss")

@@ -15,11 +15,15 @@ def evaluate(
     objective: Objective,
     parameters: nnx.State,
     batches: Iterable[Batch],
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, float], dict[str, np.ndarray]] | None:
     """`eval_` metrics of all batches together, for each accuracy its lower 95% bound, and the
-    objective's tallies, vectors, under their own names."""
+    objective's tallies, vectors, under their own names. None where `stop`, asked before each
+    batch, said so."""
     sums: Losses | None = None
     for batch in batches:
+        if stop():
+            return None
         losses = eval_step(parameters, batch)
         sums = losses if sums is None else jax.tree.map(lambda a, b: a + b, sums, losses)
     assert sums is not None  # a split without batches is refused when it is read

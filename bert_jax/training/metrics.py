@@ -4,19 +4,16 @@ import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tensorboardX
-from jaxtyping import Array, Float
 
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
-from bert_jax.training.flops import peak_flops
 
 FILE = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -25,14 +22,13 @@ EVENTS = "tensorboard"
 class MetricsWriter:
     """One JSON object a logged step, steps strictly increasing.
 
-    Opened at step s it first cuts away what was logged beyond s, a torn last line too: those
-    steps will be run again. TensorBoard's files cannot be cut, so they are written anew.
+    Opened with the records that stay, all others go: those steps will be run again. TensorBoard's
+    files cannot be cut, so they are written anew.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, kept: Sequence[dict]):
         self._path = workdir / FILE
-        kept = [record for record in read_metrics(workdir) if record["step"] <= step]
-        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_whole(self._path, "".join(map(_line, kept)))
         self._file = self._path.open("a")
         shutil.rmtree(workdir / EVENTS, ignore_errors=True)
         self._events = tensorboardX.SummaryWriter(str(workdir / EVENTS))
@@ -42,7 +38,7 @@ class MetricsWriter:
     def write(self, record: dict[str, float | int | None]) -> None:
         """`record` has its `step`. A None is null in JSON and nothing in TensorBoard."""
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(_line(record))
             self._file.flush()
         except OSError as error:
             raise self._unwritten(error) from error
@@ -73,6 +69,10 @@ class MetricsWriter:
         )
 
 
+def _line(record: dict[str, float | int | None]) -> str:
+    return json.dumps({"step": record["step"]} | dict(sorted(record.items()))) + "\n"
+
+
 def read_metrics(workdir: Path) -> list[dict]:
     """The records of metrics.jsonl; none where there is no file. A torn last line is left out.
 
@@ -101,10 +101,19 @@ def read_metrics(workdir: Path) -> list[dict]:
 
 class LaggedMetrics:
     """Holds a step's numbers as they are on the device until the next step has been sent off:
-    reading them at once would make the host wait, and then the device for the host."""
+    reading them at once would make the host wait, and then the device for the host.
 
-    def __init__(self, writer: MetricsWriter, shown: Callable[[int, dict], None]):
-        self._writer, self._shown = writer, shown
+    `writer`: None in all processes but one. With more than `max_skipped` steps in a row whose
+    loss or gradient was not finite, `write` raises UserError.
+    """
+
+    def __init__(
+        self,
+        writer: MetricsWriter | None,
+        shown: Callable[[int, dict], None],
+        max_skipped: int,
+    ):
+        self._writer, self._shown, self._max_skipped = writer, shown, max_skipped
         self._held: dict[str, Any] = {}
 
     def hold(self, step: int, *numbers: dict[str, Any]) -> None:
@@ -113,52 +122,25 @@ class LaggedMetrics:
             self._held |= part
 
     def write(self) -> None:
-        """Write what is held, if anything is."""
+        """Write what is held, if anything is. What is not finite is null in JSON."""
         if not self._held:
             return
         host = jax.device_get(self._held)
-        record = {"step": host.pop("step")} | {
-            name: float(value) if isinstance(value, np.ndarray | np.generic) else value
-            for name, value in host.items()
-        }
-        self._writer.write(record)
-        if not math.isfinite(record.get("loss", 0.0)):
-            raise UserError(
-                f"step {record['step']}: the loss is {record['loss']}; the checkpoints before it "
-                f"are kept. Lower optimizer.learning_rate or lengthen optimizer.warmup_steps, in "
-                f"another --workdir"
-            )
-        self._shown(record["step"], record)
+        record = {name: _plain(value) for name, value in host.items()}
         self._held = {}
+        if self._writer:
+            self._writer.write(record)
+        self._shown(record["step"], record)
+        if record.get("skipped_in_a_row", 0) > self._max_skipped:
+            raise UserError(
+                f"step {record['step']}: no finite loss and gradient in the last "
+                f"{record['skipped_in_a_row']:.0f} steps; the parameters are those before them, "
+                f"and so are the checkpoints. Lower optimizer.learning_rate or lengthen "
+                f"optimizer.warmup_steps, in another --workdir"
+            )
 
 
-class Rates:
-    """Speed between two moments; what is not a step is left out by starting again after it."""
-
-    def __init__(self):
-        self._peak = peak_flops()
-        self.restart()
-
-    def restart(self) -> None:
-        self._begin, self._steps, self._flops = time.monotonic(), 0, 0
-        self._tokens: Any = 0.0
-
-    def add(self, real_tokens: Float[Array, ""], flops: int) -> None:
-        """A step of so many tokens and so much arithmetic."""
-        self._steps, self._flops = self._steps + 1, self._flops + flops
-        self._tokens = self._tokens + real_tokens  # on the device: nothing waits for it
-
-    def take(self, waited: float) -> dict[str, Any]:
-        """tokens_per_second (padding not counted), mfu (`model` convention of flops.py; None on
-        a device of unknown peak), loader_wait (share of the time). None after no step at all."""
-        seconds = time.monotonic() - self._begin
-        steps, tokens, flops = self._steps, self._tokens, self._flops
-        self.restart()
-        if not steps:
-            return {"tokens_per_second": None, "mfu": None, "loader_wait": None}
-        mfu = self._peak and flops / seconds / self._peak
-        return {
-            "tokens_per_second": tokens / seconds,
-            "mfu": mfu,
-            "loader_wait": min(waited / seconds, 1.0),
-        }
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

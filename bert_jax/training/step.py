@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.sharding import RULES, is_variable
 
 Batch = dict[str, Array]
-Metrics = dict[str, Float[Array, ""]]
+Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
+Weights = dict[str, Float[Array, ""]]
 
 
 @runtime_checkable
@@ -47,7 +48,15 @@ class Objective(Protocol):
 
     def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> Any: ...
 
-    def loss(self, module: Any, batch: Batch, key: Key[Array, ""] | None) -> Losses: ...
+    def loss(self, module: Any, batch: Batch, key: Key[Array, ""] | None) -> Losses:
+        """Its weights are functions of the batch alone, and what it draws is keyed by row."""
+        ...
+
+    def passes(
+        self, config: EncoderConfig, length: int, slots: int
+    ) -> tuple[tuple[EncoderConfig, int, int, bool], ...]:
+        """What a row goes through: the fields of flops.Pass."""
+        ...
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -69,7 +78,8 @@ class Objective(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that changes from one step to the next. `step`, an int32, counts finished updates.
+    """All that changes from one step to the next. `step` counts the steps done, `skipped` those of
+    them without an update, and `skipped_in_a_row` those since the last update: int32.
 
     No shapes are declared: as a pytree it also carries specs and placeholders in their stead.
     """
@@ -77,6 +87,8 @@ class TrainState:
     step: Any
     parameters: nnx.State
     optimizer: optax.OptState
+    skipped: Any
+    skipped_in_a_row: Any
 
 
 def init_state(
@@ -84,7 +96,11 @@ def init_state(
 ) -> TrainState:
     """A fresh state, every leaf where the sharding rules say. Call under `jax.set_mesh`."""
     parameters = init_parameters(objective, config, seed)
-    return TrainState(jnp.zeros((), jnp.int32), parameters, jax.jit(tx.init)(parameters))
+    none = jnp.zeros((), jnp.int32)
+    # Each count has a buffer of its own, as the train step is given them all to reuse.
+    return TrainState(
+        none, parameters, jax.jit(tx.init)(parameters), jnp.copy(none), jnp.copy(none)
+    )
 
 
 def init_parameters(objective: Objective, config: EncoderConfig, seed: int) -> nnx.State:
@@ -111,26 +127,74 @@ def graph(objective: Objective, config: EncoderConfig) -> nnx.GraphDef:
 
 
 def make_train_step(
-    objective: Objective, config: EncoderConfig, tx: optax.GradientTransformation, seed: int
+    objective: Objective,
+    config: EncoderConfig,
+    tx: optax.GradientTransformation,
+    seed: int,
+    accumulation: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """One update. The state is donated; dropout is a function of (seed, step, row) alone."""
+    """One update. The state is donated; dropout is a function of (seed, step, row) alone.
+
+    With `accumulation` the batch goes through in that many parts, to the gradient of the whole
+    batch. Where the loss or the gradient is not finite the update is skipped, and counted.
+    """
     graphdef = graph(objective, config)
+
+    def loss_of(
+        parameters: nnx.State, batch: Batch, key: Key[Array, ""], weights: Weights | None = None
+    ) -> tuple[Array, Losses]:
+        losses = objective.loss(nnx.merge(graphdef, parameters), batch, key)
+        return total(objective, losses, weights), losses
+
+    gradients_of = jax.grad(loss_of, has_aux=True)
+
+    def accumulated(
+        parameters: nnx.State, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[nnx.State, Losses]:
+        # The weights are of the whole batch, so that parts of unequal weight count as they
+        # should. No parameter decides them: the compiler drops the model that this calls.
+        _, losses = loss_of(parameters, batch, key)
+        weights = {name: weight for name, (_, weight) in losses.terms.items()}
+        parts = {name: _parts(values, accumulation) for name, values in batch.items()}
+
+        def add(sums, part):
+            return jax.tree.map(jnp.add, sums, gradients_of(parameters, part, key, weights)), None
+
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, (parameters, losses)), parts)[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(initial_and_step_key(seed)[1], state.step)
-
-        def loss_of(parameters: nnx.State) -> tuple[Array, Losses]:
-            losses = objective.loss(nnx.merge(graphdef, parameters), batch, key)
-            return total(objective, losses), losses
-
-        (loss, losses), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+        function = gradients_of if accumulation == 1 else accumulated
+        gradients, losses = function(state.parameters, batch, key)
         updates, optimizer = tx.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
-        metrics |= averages(losses) | losses.counts
-        return TrainState(state.step + 1, parameters, optimizer), metrics
+        loss, norm = total(objective, losses), optax.global_norm(gradients)
+        sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        def if_sound(new: Array, old: Array) -> Array:
+            # Counts go on: the learning rate stays a function of the step.
+            return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(sound, new, old)
+
+        state = TrainState(
+            state.step + 1,
+            jax.tree.map(if_sound, parameters, state.parameters),
+            jax.tree.map(if_sound, optimizer, state.optimizer),
+            state.skipped + ~sound,
+            jnp.where(sound, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = {"loss": loss, "gradient_norm": norm} | averages(losses) | losses.counts
+        metrics |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
+        return state, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _parts(values: Array, number: int) -> Array:
+    """[B, ...] to [number, B / number, ...], each part from the rows of every device."""
+    rest = values.shape[1:]
+    shape = (values.shape[0] // number, number, *rest)
+    sharding = RULES.batch(len(shape))
+    return jnp.swapaxes(jax.lax.reshape(values, shape, out_sharding=sharding), 0, 1)
 
 
 def make_eval_step(
@@ -143,10 +207,15 @@ def make_eval_step(
     )
 
 
-def total(objective: Objective, losses: Losses) -> Float[Array, ""]:
-    """Σ coefficient · sum / weight: the one place where a loss is divided."""
+def total(objective: Objective, losses: Losses, weights: Weights | None = None) -> Float[Array, ""]:
+    """Σ coefficient · sum / weight: the one place where a loss is divided. `weights`: those of
+    the terms of a whole batch, where the losses are of a part of it."""
+    weights = weights or {name: weight for name, (_, weight) in losses.terms.items()}
     return sum(
-        (c * ratio(*losses.terms[name]) for name, c in objective.coefficients.items()),
+        (
+            c * ratio(losses.terms[name][0], weights[name])
+            for name, c in objective.coefficients.items()
+        ),
         start=jnp.zeros(()),
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import EvaluationBatches, read
+from bert_jax.data.loader import EvaluationBatches, Share, read
 from bert_jax.data.records import Rows
 from bert_jax.data.unigram import unigram_loss
 from tests import tiny
@@ -26,7 +26,7 @@ def assert_equal(mine, theirs):
 @pytest.mark.parametrize("hosts", [2, 4, 8])
 def test_hosts_take_slices_of_the_same_batch(corpus, hosts):
     whole = tiny.batches(corpus)
-    parts = [tiny.batches(corpus, host=host, hosts=hosts) for host in range(hosts)]
+    parts = [tiny.batches(corpus, share=Share((host,), hosts)) for host in range(hosts)]
     for step in (0, 7, 400):  # the last in a later epoch
         together = [part[step] for part in parts]
         assert_equal(
@@ -35,8 +35,14 @@ def test_hosts_take_slices_of_the_same_batch(corpus, hosts):
         )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("start", [0, 5])
+def test_a_host_may_have_parts_that_lie_apart(corpus):
+    """As where the mesh follows the wires of a pod."""
+    mine = tiny.batches(corpus, share=Share((0, 2), 4))[3]
+    whole = tiny.batches(corpus)[3]
+    assert_equal(mine, {name: values[[0, 1, 4, 5]] for name, values in whole.items()})
+
+
+@pytest.mark.parametrize(("start", "workers"), [(0, 0), (5, 0), (0, 2), (5, 2), (5, 8)])
 def test_workers_and_start_change_nothing(corpus, workers, start):
     batches = tiny.batches(corpus)
     found = itertools.islice(read(batches, start, workers), 12)
@@ -153,7 +159,7 @@ def test_evaluation_of_a_part(corpus):
     assert rows_of(small) == rows_of(large)[:5] and len(rows_of(large)) == 20
     assert set(rows_of(large)) < set(rows_of(whole)) and rows_of(large) != rows_of(whole)[:20]
     hosts = [
-        EvaluationBatches(examples, config, vocabulary, 20, host=host, hosts=2)[2]
+        EvaluationBatches(examples, config, vocabulary, 20, share=Share((host,), 2))[2]
         for host in range(2)
     ]
     assert_equal({n: np.concatenate([h[n] for h in hosts]) for n in hosts[0]}, large[2])

@@ -9,7 +9,7 @@ import pytest
 from bert_jax import config as configs
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import PhasedBatches, TrainingBatches, read
+from bert_jax.data.loader import PhasedBatches, Share, TrainingBatches, read
 from bert_jax.data.phases import phases
 from bert_jax.data.records import Rows
 from bert_jax.errors import UserError
@@ -84,13 +84,13 @@ def three(corpus):
     return phased(corpus)
 
 
-def phased(corpus, config=THREE, **hosts):
+def phased(corpus, config=THREE, **share):
     run = phases(config, STEPS)
     rows, words = Rows(corpus.folder, "train"), tiny.vocabulary()
     examples = {
         p.data.sequence_length: build_examples(rows, words, p.data) for p in run
     }  # fmt: skip
-    return PhasedBatches(run, examples, words, 0, **hosts)
+    return PhasedBatches(run, examples, words, 0, **share)
 
 
 def test_one_phase_is_what_no_phases_are(corpus):
@@ -141,7 +141,7 @@ def test_a_start_anywhere_gives_the_same(three, start, workers):
 
 
 def test_hosts_share_every_phase(corpus, three):
-    parts = [phased(corpus, host=host, hosts=4) for host in range(4)]
+    parts = [phased(corpus, share=Share((host,), 4)) for host in range(4)]
     for step in (3, 12, 25, 35):
         found = [part[step] for part in parts]
         together = {name: np.concatenate([f[name] for f in found]) for name in found[0]}

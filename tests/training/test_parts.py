@@ -115,7 +115,7 @@ def test_lower_bound_is_exact(hits, trials):
 
 
 def test_curve_is_a_picture(tmp_path):
-    writer = MetricsWriter(tmp_path, 0)
+    writer = MetricsWriter(tmp_path, [])
     for step in (1, 2, 3):
         evaluated = {"eval_mlm_loss": 2.0, "eval_unigram_loss": 3.0} if step == 3 else {}
         writer.write({"step": step, "mlm_loss": 3 / step, "nsp_loss": 0.7, **evaluated})

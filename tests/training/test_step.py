@@ -23,10 +23,10 @@ pytestmark = pytest.mark.tree_mode
 OPTIMIZER = OptimizerConfig(learning_rate=2e-3, warmup_steps=5, bias_correction=False)
 
 
-def start(steps=100, model=tiny.MODEL, optimizer=OPTIMIZER):
+def start(steps=100, model=tiny.MODEL, optimizer=OPTIMIZER, accumulation=1):
     objective, tx = tiny.bert(model), build_optimizer(optimizer, steps)
     state = init_state(objective, model, tx, seed=0)
-    return objective, state, make_train_step(objective, model, tx, seed=0)
+    return objective, state, make_train_step(objective, model, tx, 0, accumulation)
 
 
 def test_golden_first_step(mesh):
@@ -48,7 +48,7 @@ def test_metrics_of_a_step(mesh):
     _, metrics = step(state, tiny.on_mesh(mesh, tiny.random_batch()))
     assert set(metrics) == {
         "loss", "gradient_norm", "mlm_loss", "mlm_weight", "mlm_accuracy", "mlm_overflow",
-        "nsp_loss", "nsp_weight", "nsp_accuracy", "real_tokens",
+        "nsp_loss", "nsp_weight", "nsp_accuracy", "real_tokens", "skipped", "skipped_in_a_row",
     }  # fmt: skip
     assert float(metrics["loss"]) == pytest.approx(
         float(metrics["mlm_loss"] + metrics["nsp_loss"]), rel=1e-6
@@ -95,7 +95,7 @@ def test_every_leaf_is_where_its_rule_says(shape):
 
 def check_places(state):
     adam = state.optimizer[1]
-    assert len(jax.tree.leaves(state)) == 3 * len(jax.tree.leaves(state.parameters)) + 2
+    assert len(jax.tree.leaves(state)) == 3 * len(jax.tree.leaves(state.parameters)) + 4
     for tree in (state.parameters, adam.mu, adam.nu):
         variables = jax.tree.leaves(tree, is_leaf=is_variable)
         assert len(variables) == 26
@@ -115,8 +115,8 @@ def one_device_losses(corpus):
         return fifty_losses(corpus, mesh)
 
 
-def fifty_losses(corpus, mesh):
-    objective, state, step = start()
+def fifty_losses(corpus, mesh, accumulation=1):
+    objective, state, step = start(accumulation=accumulation)
     batches = tiny.batches(corpus)
     feed = Feed((batches[s] for s in range(50)), objective.fields, mesh)
     losses = []
@@ -136,6 +136,73 @@ def test_eight_devices_train_as_one_does(shape, corpus, one_device_losses):
     np.testing.assert_allclose(losses, one_device_losses, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_accumulated_parts_train_as_the_whole_batch(shape, corpus, one_device_losses):
+    """Float32, dropout on, 50 steps of learning, the parts of unequal weight."""
+    mesh = mesh_of(shape)
+    with jax.set_mesh(mesh):
+        losses = fifty_losses(corpus, mesh, accumulation=2)
+    np.testing.assert_allclose(losses, one_device_losses, rtol=0, atol=1e-5)
+
+
+def test_accumulation_weighs_what_is_masked(mesh):
+    """Gradients, where one part has a single masked token and another none."""
+    batch = tiny.random_batch()
+    batch["mlm_weights"][::4] = 0
+    batch["mlm_weights"][1::4] = 0
+    batch["mlm_weights"][1, 0] = 1
+    batch = tiny.on_mesh(mesh, batch)
+
+    def first_moments(accumulation):
+        _, state, step = start(accumulation=accumulation)
+        state, metrics = step(state, batch)
+        return state.optimizer[1].mu, metrics
+
+    whole, expected = first_moments(1)
+    parts, found = first_moments(4)
+    for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_accumulation_computes_no_model_for_the_weights(mesh):
+    """The program of a part has the products of the whole; the forward pass of another model
+    would add a third."""
+    batch = tiny.on_mesh(mesh, tiny.random_batch())
+
+    def products(accumulation):
+        _, state, step = start(accumulation=accumulation, model=UNROLLED)
+        return step.lower(state, batch).compile().as_text().count(" dot(")
+
+    assert products(2) == products(1) > 0
+
+
+def test_a_step_without_a_finite_gradient_is_skipped(mesh):
+    _, state, step = start()
+    batch = tiny.on_mesh(mesh, tiny.random_batch())
+    bad = batch | {"nsp_weights": batch["nsp_weights"] * jnp.nan}
+    state, _ = step(state, batch)
+    before = jax.device_get(state)
+    for count in (1, 2):
+        state, metrics = step(state, bad)
+        assert int(metrics["skipped"]) == int(metrics["skipped_in_a_row"]) == count
+    after = jax.device_get(state)
+    assert int(after.step) == 3
+    assert_same(after.parameters, before.parameters)
+    assert_same(after.optimizer[1].mu, before.optimizer[1].mu)
+    state, metrics = step(state, batch)
+    assert (int(metrics["skipped"]), int(metrics["skipped_in_a_row"])) == (2, 0)
+    # The rate is that of step 4 of the warm-up, not of the second update.
+    assert int(jax.device_get(state.optimizer[-1].count)) == 4
+
+
+def assert_same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+UNROLLED = replace(tiny.MODEL, scan_layers=False)
 NARROW = replace(tiny.MODEL, embedding_size=16, num_heads=4)
 LAMB = replace(OPTIMIZER, name="lamb")
 # A sum of terms over shared layers, and a generator with each kind of tie and of term.
