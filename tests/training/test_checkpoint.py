@@ -1,15 +1,17 @@
 """Checkpoints: bitwise, on any mesh, and never trusted when they are damaged."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
-from bert_jax.models.sharding import RULES
+from bert_jax.models.sharding import RULES, is_variable
 from bert_jax.training.checkpoint import Checkpoints, digest, restore_parameters
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
-from bert_jax.training.step import init_state, is_variable
+from bert_jax.training.step import init_state, make_train_step
 from tests import tiny
 
 pytestmark = pytest.mark.tree_mode
@@ -77,6 +79,63 @@ def test_only_the_newest_are_kept(tmp_path):
         checkpoints.save(step, state)
     checkpoints.close()
     assert Checkpoints(tmp_path, keep=2).steps == [3, 4]
+
+
+def test_the_best_and_every_so_many_are_kept_too(tmp_path):
+    state = new_state()
+
+    def opened():
+        return Checkpoints(tmp_path, keep=1, keep_best=1, keep_every=4)
+
+    for steps in ((1, 2, 3, 4, 5), (6, 7, 8, 9)):  # the best is known again after a restart
+        checkpoints = opened()
+        for step in steps:
+            loss = {2: 3.0, 5: 2.0, 6: 2.5}.get(step)  # the others were not evaluated
+            checkpoints.save(step, state, loss)
+        checkpoints.close()
+    assert opened().steps == [4, 5, 8, 9]
+
+
+EIGHT_HEADS = replace(tiny.MODEL, num_heads=8)
+
+
+def mesh_of(shape):
+    return jax.make_mesh(shape, AXES, devices=jax.devices()[: int(np.prod(shape))])
+
+
+def state_and_step():
+    objective, tx = tiny.bert(EIGHT_HEADS), build_optimizer(OptimizerConfig(warmup_steps=1), 10)
+    state = init_state(objective, EIGHT_HEADS, tx, seed=0)
+    return state, make_train_step(objective, EIGHT_HEADS, tx, seed=0)
+
+
+@pytest.fixture(scope="module")
+def saved_on_eight(tmp_path_factory):
+    """Three steps as 4x2x1: the workdir, its state on the host, and the loss of the fourth."""
+    workdir, mesh = tmp_path_factory.mktemp("eight"), mesh_of((4, 2, 1))
+    with jax.set_mesh(mesh):
+        state, step = state_and_step()
+        batch = tiny.on_mesh(mesh, tiny.random_batch())
+        for _ in range(3):
+            state, _ = step(state, batch)
+        checkpoints = Checkpoints(workdir, keep=1)
+        checkpoints.save(3, state)
+        checkpoints.close()
+        before = jax.device_get(state)
+        return workdir, before, float(step(state, batch)[1]["loss"])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8), (2, 1, 1), (1, 1, 1)], ids=str)
+def test_a_run_goes_on_on_another_mesh(saved_on_eight, shape):
+    workdir, before, loss = saved_on_eight
+    mesh = mesh_of(shape)
+    with jax.set_mesh(mesh):
+        state, step = state_and_step()
+        restored, _ = Checkpoints(workdir, keep=1).restore_newest(state)
+        assert_same(jax.device_get(restored), before)
+        assert int(restored.step) == 3  # the place in the data is the step
+        _, metrics = step(restored, tiny.on_mesh(mesh, tiny.random_batch()))
+    assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
 
 
 def test_none_is_none(tmp_path):
