@@ -14,7 +14,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "all": _ATTENTION + _FEEDFORWARD,
 }
 DTYPES = ("float32", "bfloat16")
-REMAT = ("none", "full")
+REMAT = ("none", "full", "dots")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class EncoderConfig:
     vocab_multiple: int = 128  # inside, V is padded to a multiple of this; never set by the mesh
     dtype: str = "float32"  # of the arithmetic; parameters are always float32
     scan_layers: bool = True  # one compiled block for all layers; False unrolls them
-    remat: str = "none"  # 'full' recomputes a block in the backward pass instead of storing it
+    # What the backward pass computes again instead of storing it: none, full (all inside a block)
+    # or dots (all but its matrix products with parameters).
+    remat: str = "none"
 
     def __post_init__(self):
         for name in (

@@ -12,6 +12,13 @@ from bert_jax.models.embeddings import Embeddings
 from bert_jax.models.initializers import normal, zeros
 
 
+# What of a block is kept for the backward pass, by config.remat.
+STORED = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
 class Projection(nnx.Module):
     """W·x + b from the width of the tables to that of the hidden states (Lan et al. 2020, 3.1)."""
 
@@ -57,7 +64,7 @@ class Encoder(nnx.Module):
         self.pooler = Pooler(config, rngs) if config.pooler else None
         self.num_layers = config.num_layers
         self.scan_layers = config.scan_layers
-        self.remat = config.remat == "full"
+        self.stored = STORED.get(config.remat)
 
     def __call__(
         self,
@@ -82,9 +89,9 @@ class Encoder(nnx.Module):
             keys = fold(dropout_keys, number)
             return nnx.merge(graphdef, layer_parameters, common)(x, segment_ids, keys), None
 
-        if self.remat:
+        if self.stored is not None:
             # Inside scan there is nothing to merge with, so its guard would only cost.
-            block = jax.checkpoint(block, prevent_cse=not self.scan_layers)
+            block = jax.checkpoint(block, prevent_cse=not self.scan_layers, policy=self.stored)
 
         # Layers count from 1: number 0 is the embeddings' own dropout.
         numbers = jnp.arange(1, self.num_layers + 1)

@@ -38,7 +38,7 @@ def with_config(encoder, **changes):
     return other
 
 
-@pytest.mark.parametrize("changes", [{"scan_layers": False}, {"remat": "full"}])
+@pytest.mark.parametrize("changes", [{"scan_layers": False}, {"remat": "full"}, {"remat": "dots"}])
 @pytest.mark.parametrize("share", ["none", "attention", "feedforward", "all"])
 def test_switches_change_no_value_and_no_gradient(batch, changes, share):
     encoder = Encoder(replace(tiny.MODEL, share=share), nnx.Rngs(0))
@@ -62,6 +62,21 @@ def test_switches_change_no_value_and_no_gradient(batch, changes, share):
         strict=True,
     ):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+
+
+def test_what_is_computed_again_is_not_stored(batch):
+    """Bytes of a compiled backward pass: the less is stored, the fewer."""
+    bytes_of = []
+    for remat in ("none", "dots", "full"):
+        encoder = Encoder(replace(tiny.MODEL, num_layers=8, remat=remat), nnx.Rngs(0))
+        graphdef, parameters = nnx.split(encoder)
+
+        def loss(parameters, graphdef=graphdef):
+            return jnp.mean(run(nnx.merge(graphdef, parameters), batch, None) ** 2)
+
+        compiled = jax.jit(jax.grad(loss)).lower(parameters).compile()
+        bytes_of.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert bytes_of[0] > 1.2 * bytes_of[1] > 1.2**2 * bytes_of[2]
 
 
 @pytest.mark.parametrize("share", ["attention", "feedforward", "all"])
