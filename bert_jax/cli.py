@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import UserError
 from bert_jax.objectives import REPLACED_TERMS, TERMS
+from bert_jax.training.distributed import initialize
 
 # What a user can mend: a disk that is full, a place that cannot be written.
 _DISK = {
@@ -23,6 +24,16 @@ _DISK = {
 
 def define_config() -> None:
     config_flags.DEFINE_config_file("config", None, "configs/FILE.py:PRESET", lock_config=True)
+
+
+def define_distributed() -> None:
+    flags.DEFINE_enum(
+        "cluster", "none", ["none", "auto"], "auto: join the run that the cluster says"
+    )
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
+    flags.DEFINE_integer("processes", 0, "how many processes make up the run", lower_bound=0)
+    flags.DEFINE_integer("process", -1, "which of them this one is, from 0", lower_bound=-1)
+    flags.DEFINE_integer("startup_timeout", 300, "seconds to wait for all processes", lower_bound=1)
 
 
 def run(main: Callable[[], None], teaching: str) -> None:
@@ -79,6 +90,15 @@ def run_config() -> RunConfig:
     if flags.FLAGS.config is None:
         raise UserError("--config is missing: name one, as --config=configs/bert.py:base")
     return from_mapping(flags.FLAGS.config.to_dict())
+
+
+def distributed() -> None:
+    """Join the run that the flags name. Before anything touches a backend."""
+    values = flags.FLAGS
+    initialize(
+        values.cluster, values.coordinator, values.processes, values.process,
+        values.startup_timeout,
+    )  # fmt: skip
 
 
 def required(name: str) -> str:

@@ -45,12 +45,14 @@ from bert_jax.training.optim import build_optimizer
 from bert_jax.training.step import init_state, make_eval_step, make_train_step
 
 cli.define_config()
+cli.define_distributed()
 flags.DEFINE_string("workdir", "", "where the run is kept; the same folder again goes on with it")
 flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from")
 
 
 def main() -> None:
     config, workdir = cli.run_config(), Path(cli.required("workdir"))
+    cli.distributed()
     batches = [phase.data.batch_size for phase in config.phases]
     mesh = build_mesh(config.mesh, config.data.batch_size, batches)
     with jax.set_mesh(mesh):
