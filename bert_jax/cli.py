@@ -27,9 +27,7 @@ def define_config() -> None:
 
 
 def define_distributed() -> None:
-    flags.DEFINE_enum(
-        "cluster", "none", ["none", "auto"], "auto: join the run that the cluster says"
-    )
+    flags.DEFINE_enum("cluster", "none", ["none", "auto"], "auto: join the run a cluster tells of")
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
     flags.DEFINE_integer("processes", 0, "how many processes make up the run", lower_bound=0)
     flags.DEFINE_integer("process", -1, "which of them this one is, from 0", lower_bound=-1)

@@ -2,6 +2,7 @@
 them. No launcher gives a shell a string that it did not quote word by word."""
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -52,6 +53,9 @@ def start(main: Callable[[list[str]], int]) -> NoReturn:
     except Mistake as mistake:
         print("error: " + " ".join(str(mistake).split()), file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever read the output has enough
+        sys.stdout = open(os.devnull, "w")
+        sys.exit(0)
 
 
 def checked(option: str, value: str, pattern: str, example: str) -> str:
@@ -80,10 +84,7 @@ def show(words: Sequence[str], note: str = "") -> None:
 def call(words: Sequence[str], stdin: str | None = None) -> str:
     """Run a command and give what it printed. Raises Mistake with its last words if it fails."""
     try:
-        done = subprocess.run(
-            words, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            check=False,
-        )  # fmt: skip
+        done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise Mistake(f"{words[0]} is not installed here; install it, or use --dry-run") from None
     if done.returncode:

@@ -102,9 +102,9 @@ def _detect(timeout_seconds: int) -> tuple[str, int, int, Sequence[int] | None]:
     coordinator, processes, process, local_device_ids = found
     if coordinator is None or processes is None or process is None:
         raise UserError(
-            "--cluster=auto: no TPU metadata, Slurm step, MPI or Kubernetes job is found here; give "
-            "--coordinator=HOST:PORT, --processes=N and --process=I, or leave --cluster away for "
-            "one process"
+            "--cluster=auto: no TPU metadata, Slurm step, MPI or Kubernetes job is found here; "
+            "give --coordinator=HOST:PORT, --processes=N and --process=I, or leave --cluster away "
+            "for one process"
         )
     return coordinator, processes, process, local_device_ids
 

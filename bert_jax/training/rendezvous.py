@@ -163,8 +163,8 @@ def _stays(link: Link, processes: int, links: dict[int, Link]) -> bool:
     and taken out when it goes again. False: it is gone, or no process of a run."""
     messages = link.receive()
     if messages is None:
-        for process in [process for process, one in links.items() if one is link]:
-            del links[process]
+        for number in [number for number, one in links.items() if one is link]:
+            del links[number]
         return False
     for hello in messages:
         process, count = hello.get("process"), hello.get("processes")
@@ -260,6 +260,7 @@ def _missing(processes: int, links: dict[int, Link], timeout_seconds: float) -> 
     names = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
     came = ", ".join(link.name for link in list(links.values())[:8]) or "none but process 0"
     return (
-        f"process {names} of {processes} did not come within {timeout_seconds:g} s: they were not "
-        f"started, ended early, or do not reach process 0; their own output says more. There: {came}"
+        f"process {names} of {processes} did not come within {timeout_seconds:g} s: they were "
+        "not started, ended early, or do not reach process 0; their own output says more. There: "
+        f"{came}"
     )

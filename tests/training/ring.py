@@ -2,7 +2,8 @@
 tests of many processes start.
 
 `--fail=I:K` lets process I raise an error after K rounds, with `--hang=I:K` it stops answering
-altogether; `--leave=K` lets all end with status 143 then. --heartbeat: seconds."""
+altogether; `--leave=K` lets all end with status 143 then, --stoppable where they get SIGTERM.
+--heartbeat: seconds."""
 
 import os
 import signal
@@ -23,12 +24,15 @@ flags.DEFINE_integer("linger", 0, "seconds to do other things after them")
 flags.DEFINE_string("fail", "", "PROCESS:ROUND")
 flags.DEFINE_string("hang", "", "PROCESS:ROUND")
 flags.DEFINE_integer("leave", 0, "ROUND")
+flags.DEFINE_bool("stoppable", False, "SIGTERM ends it with 143")
 flags.DEFINE_integer("heartbeat", distributed.HEARTBEAT_SECONDS, "seconds")
 
 
 def main() -> None:
     distributed.HEARTBEAT_SECONDS = flags.FLAGS.heartbeat
     cli.distributed()
+    if flags.FLAGS.stoppable:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     ones = jax.make_array_from_callback(
         (jax.device_count(),), NamedSharding(mesh, P("data")), lambda _: jnp.ones(1)

@@ -238,3 +238,21 @@ def test_an_exception_in_one_ends_all(begin, port):
 def test_an_end_in_order(begin, port, arguments, status):
     for process in ring(begin, port, *arguments):
         assert said(process) == (status, "")
+
+
+def test_pretrain_touches_no_backend_before_the_processes_have_met():
+    """JAX refuses to connect processes afterwards. It is started as one of two, alone."""
+    program = (
+        "import sys; from bert_jax import cli, pretrain\n"
+        "from jax._src import xla_bridge\n"
+        "sys.argv[1:] = ['--config=configs/bert.py:tiny', '--workdir=/nowhere', "
+        "'--coordinator=127.0.0.1:1', '--processes=2', '--process=1', '--startup_timeout=1']\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "cli.run(pretrain.main, '')"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: process 0, the coordinator, was not found"), done.stderr
