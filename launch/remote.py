@@ -108,6 +108,8 @@ def keep(command: list) -> None:
     """Run the command, in the folder of the code, and keep its output and status."""
     path = f"{PYTHON}/bin:{os.environ.get('PATH', os.defpath)}"
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path}
+    # A machine that is shut down sends it to all: the run is to end first, and its status be kept.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with LOG.open("ab") as log:
         try:
             process = subprocess.Popen(

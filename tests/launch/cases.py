@@ -40,8 +40,8 @@ CASES: dict[str, list[str]] = {
     },
     "tpu-slices": ["tpu", "up", *_POD, "--keep", "--", *PRETRAIN],
     "tpu-reserved": [
-        "tpu", "create", *_TPU, "--reserved", "--internal-ip", "--runtime=v2-alpha-new",
-        "--type=v7x-8",
+        "tpu", "create", *_TPU, "--reserved", "--internal-ip", "--runtime=v2-alpha-tpuv5-new",
+        "--type=v5p-128",
     ],
     "tpu-hostile": ["tpu", "run", *_TPU, "--", *HOSTILE],
     "kubernetes-tpu": [
