@@ -6,8 +6,8 @@
 Each process sees --devices CPU devices, and they talk to each other as the hosts of a pod do.
 --coordinator, --processes and --process are put behind the command. Every line of output begins
 with the number of its process: "[2] ...". SIGTERM and Ctrl-C go to all processes; a second one
-kills them. When one fails, the others are stopped, and the status is that of the one that failed
-first: its signal + 128 where it was killed. When all end with 143 (they were told to stop, and
+kills them. When one fails, the others get --grace seconds to end, then SIGTERM, then SIGKILL; the
+status is that of the one that failed first: its signal + 128 where it was killed. When all end with 143 (they were told to stop, and
 have saved), they are started again, --retries times.
 """
 
@@ -181,7 +181,7 @@ def _parse(words: list[str]) -> tuple:
     parser.add_argument("--processes", type=at_least(1), default=2, help="how many (2)")
     parser.add_argument("--devices", type=at_least(1), default=1, help="CPU devices of each (1)")
     parser.add_argument("--retries", type=at_least(0), default=0, help="after status 143 (0)")
-    parser.add_argument("--grace", type=at_least(1), default=60, help="seconds, see above (60)")
+    parser.add_argument("--grace", type=at_least(1), default=30, help="seconds (30)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
     return parser.split(words, needed=True)
 

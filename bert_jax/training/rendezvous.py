@@ -142,9 +142,10 @@ def _gather(host: str, port: int, processes: int, timeout_seconds: float) -> dic
                     raise UserError(_missing(processes, links, timeout_seconds))
                 for key, _ in selector.select(left):
                     if key.data is None:
-                        stranger = Link(_probed(listener.accept()[0]), "")
-                        stranger.connection.setblocking(False)
-                        selector.register(stranger.connection, selectors.EVENT_READ, stranger)
+                        with suppress(ConnectionError):  # it may be gone already
+                            stranger = Link(_probed(listener.accept()[0]), "")
+                            stranger.connection.setblocking(False)
+                            selector.register(stranger.connection, selectors.EVENT_READ, stranger)
                     elif not _stays(key.data, processes, links):
                         selector.unregister(key.fileobj)
                         key.data.connection.close()
