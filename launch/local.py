@@ -6,9 +6,10 @@
 Each process sees --devices CPU devices, and they talk to each other as the hosts of a pod do.
 --coordinator, --processes and --process are put behind the command. Every line of output begins
 with the number of its process: "[2] ...". SIGTERM and Ctrl-C go to all processes; a second one
-kills them. When one fails, the others get --grace seconds to end, then SIGTERM, then SIGKILL; the
-status is that of the one that failed first: its signal + 128 where it was killed. When all end with 143 (they were told to stop, and
-have saved), they are started again, --retries times.
+kills them. When one fails, the others get --grace seconds to end, then SIGTERM, and after as long
+again SIGKILL; the status is that of the one that failed first: its signal + 128 where it was
+killed. When all end with 143 (they were told to stop, and have saved), they are started again,
+--retries times.
 """
 
 import os
