@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import Preempted, UserError
 from bert_jax.objectives import REPLACED_TERMS, TERMS
-from bert_jax.training.hosts import leave_together
+from bert_jax.training.distributed import initialize
 from bert_jax.training.preempt import STATUS
 
 # What a user can mend: a disk that is full, a place that cannot be written.
@@ -25,6 +25,14 @@ _DISK = {
 
 def define_config() -> None:
     config_flags.DEFINE_config_file("config", None, "configs/FILE.py:PRESET", lock_config=True)
+
+
+def define_distributed() -> None:
+    flags.DEFINE_enum("cluster", "none", ["none", "auto"], "auto: join the run a cluster tells of")
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
+    flags.DEFINE_integer("processes", 0, "how many processes make up the run", lower_bound=0)
+    flags.DEFINE_integer("process", -1, "which of them this one is, from 0", lower_bound=-1)
+    flags.DEFINE_integer("startup_timeout", 300, "seconds to wait for all processes", lower_bound=1)
 
 
 def run(main: Callable[[], None], teaching: str) -> None:
@@ -64,9 +72,7 @@ def guarded() -> Iterator[None]:
         leave(str(error))
     except Preempted as error:
         print(error, file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        leave_together()
-        os._exit(STATUS)
+        sys.exit(STATUS)  # in order, as other processes of the run wait for this one
     except BrokenPipeError:  # whoever read the output has enough
         sys.stdout = open(os.devnull, "w")
         sys.exit(0)
@@ -97,6 +103,15 @@ def one_voice(mine: bool) -> Iterator[None]:
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
+
+
+def distributed() -> None:
+    """Join the run that the flags name. Before anything touches a backend."""
+    values = flags.FLAGS
+    initialize(
+        values.cluster, values.coordinator, values.processes, values.process,
+        values.startup_timeout,
+    )  # fmt: skip
 
 
 def required(name: str) -> str:

@@ -53,6 +53,7 @@ from bert_jax.training.step import Objective, init_state, make_eval_step, make_t
 from bert_jax.workdir import open_workdir
 
 cli.define_config()
+cli.define_distributed()
 flags.DEFINE_string("workdir", "", "where the run is kept; the same folder again goes on with it")
 flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from")
 flags.DEFINE_boolean("smoke", False, "two minutes of the run in a folder that is deleted again")
@@ -68,6 +69,7 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
         )
+    cli.distributed()
     preemption = Preemption(SMOKE_SECONDS if smoke else None)
     mesh = build_mesh(
         config.mesh, config.data.batch_size, [phase.data.batch_size for phase in config.phases]

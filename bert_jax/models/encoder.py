@@ -11,7 +11,6 @@ from bert_jax.models.dropout import fold
 from bert_jax.models.embeddings import Embeddings
 from bert_jax.models.initializers import normal, zeros
 
-
 # What of a block is kept for the backward pass, by config.remat.
 STORED = {
     "full": jax.checkpoint_policies.nothing_saveable,

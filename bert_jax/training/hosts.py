@@ -21,13 +21,6 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def leave_together() -> None:
-    """Returns when all processes are about to end: one that left before the others would look
-    to them as if it had died."""
-    if jax.process_count() > 1:
-        jax.distributed.shutdown()
-
-
 def check_same(what: str, facts: Any) -> None:
     """Raises UserError, in all processes, where `facts` (JSON) differ between them."""
     if jax.process_count() == 1:
