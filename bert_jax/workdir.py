@@ -8,7 +8,7 @@ from bert_jax import config as configs, provenance
 from bert_jax.config import RunConfig, to_mapping
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.files import lock, write_whole
-from bert_jax.training.hosts import check_same, check_shared, is_first
+from bert_jax.training.hosts import barrier, check_same, check_shared, is_first
 
 
 def open_workdir(
@@ -37,5 +37,6 @@ def open_workdir(
         if not begun:
             write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
             write_whole(workdir / provenance.INIT, json.dumps({"init": init}) + "\n")
+    barrier("the workdir is written")
     check_shared((workdir / configs.FILE).exists(), workdir)
     return locked
