@@ -10,12 +10,11 @@ A model can begin from another's parameters: --init=MODEL, a workdir or a Huggin
 Without a corpus of your own it reads the documentation installed with Python. The same command
 again goes on where the last one stopped, to the same numbers. The workdir then holds
 config.json, data.json, init.json, tokenizer/, checkpoints/, metrics.jsonl, tensorboard/,
-provenance.jsonl and curve.png.
+provenance.jsonl and curve.png. Any folder can be gs://BUCKET/FOLDER.
 """
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +33,7 @@ from bert_jax.errors import UserError
 from bert_jax.files import lock, write_whole
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.mlm import with_natural_bias
+from bert_jax.store import Folder, reach
 from bert_jax.training.checkpoint import Checkpoints, has_begun
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
@@ -50,7 +50,7 @@ flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from"
 
 
 def main() -> None:
-    config, workdir = cli.run_config(), Path(cli.required("workdir"))
+    config, workdir = cli.run_config(), reach(cli.required("workdir"))
     batches = [phase.data.batch_size for phase in config.phases]
     mesh = build_mesh(config.mesh, config.data.batch_size, batches)
     with jax.set_mesh(mesh):
@@ -59,7 +59,7 @@ def main() -> None:
     print(f"curve: {draw_curve(workdir, workdir.name)}")
 
 
-def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> None:
+def pretrain(config: RunConfig, workdir: Folder, mesh: Mesh, init: str = "") -> None:
     """Train to config.train.steps, from the workdir's newest checkpoint if it has one, else from
     the parameters of the MODEL `init` if one is named."""
     # What is learned, and how. Built first: a wrong field is told before any work is done.
@@ -188,6 +188,7 @@ def pretrain(config: RunConfig, workdir: Path, mesh: Mesh, init: str = "") -> No
                 lagged.hold(step, scores | summary.baselines(unigram, tallies, counts))
             if due(train.save_every):
                 lagged.write()
+                locked.check()
                 writer.sync()
                 checkpoints.save(step, state)
             if due(train.eval_every, train.save_every):

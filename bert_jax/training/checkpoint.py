@@ -5,7 +5,6 @@ The only file that imports orbax.
 
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from bert_jax.errors import UserError, one_line
+from bert_jax.store import Folder, absolute, move, on_store
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.step import TrainState
 
@@ -23,7 +23,7 @@ FOLDER = "checkpoints"
 DAMAGED = "damaged-checkpoints"
 
 
-def has_begun(workdir: Path) -> bool:
+def has_begun(workdir: Folder) -> bool:
     """Whether a run has left anything in the workdir that another must not go on with."""
     folder = workdir / FOLDER
     saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
@@ -34,7 +34,7 @@ class Checkpoints:
     """The checkpoints of a workdir. A checkpoint is visible only when it is complete."""
 
     def __init__(self, workdir: epath.PathLike, keep: int):
-        self.folder = epath.Path(workdir).resolve() / FOLDER  # orbax wants it absolute
+        self.folder = absolute(workdir) / FOLDER  # orbax wants it so
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -92,10 +92,13 @@ class Checkpoints:
         moved = []
         for later in [number for number in self.steps if number > step]:
             target = self.folder.parent / DAMAGED / str(later)
-            target.parent.mkdir(exist_ok=True)
             while target.exists():
                 target = target.with_name(target.name + "-again")
-            (self.folder / str(later)).rename(target)
+            if on_store(target):
+                move(self.folder / str(later), target)
+            else:
+                target.parent.mkdir(exist_ok=True)
+                (self.folder / str(later)).rename(target)
             moved.append(f"moved it to {target}, going on from step {step}")
         if moved:
             self._checkpointer.reload()
@@ -118,7 +121,7 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
 
     Raises UserError where there is no checkpoint, or none that can be read.
     """
-    folder = epath.Path(workdir).resolve() / FOLDER
+    folder = absolute(workdir) / FOLDER
     checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
     if checkpointer is None or checkpointer.latest is None:
         raise UserError(
