@@ -31,6 +31,8 @@ flags.DEFINE_string("part", "", "of a run that trained several models: which")
 
 def main() -> None:
     model, output = cli.required("model"), reach(cli.required("output"))
+    if output.exists():
+        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
     mesh = one_device()
     with jax.set_mesh(mesh):
         source = pretrained.load(model, flags.FLAGS.part)
@@ -66,8 +68,6 @@ def convert(source: pretrained.Pretrained, output: Path) -> list[str]:
 
 def _send(source: pretrained.Pretrained, output: Folder) -> list[str]:
     """Into a store, config.json last: without it the folder is no model."""
-    if output.exists():
-        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
     with tempfile.TemporaryDirectory() as scratch:
         notes = convert(source, Path(scratch) / output.name)
         upload(Path(scratch) / output.name, output, "config.json", lambda done, total: None)

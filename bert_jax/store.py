@@ -60,8 +60,10 @@ def reach(name: str) -> Folder:
     if "://" not in name:
         return Path(name)
     bucket, _, inside = name.removeprefix(_SCHEME).partition("/")
-    if not on_store(name) or not bucket or not inside.strip("/"):
-        raise UserError(f"{name}: folders are local or gs://BUCKET/FOLDER; name one of those")
+    if not on_store(name) or not bucket or not inside.strip("/") or set(name) & set("*?[]"):
+        raise UserError(
+            f"{name}: folders are local or gs://BUCKET/FOLDER, without * ? [ ]; name one of those"
+        )
     _check_answers(name)
     kind = "the store refused"
     try:
@@ -70,6 +72,8 @@ def reach(name: str) -> Folder:
         return epath.Path(name)
     except FileNotFoundError:
         raise UserError(f"{name}: there is no bucket {bucket}; create it first") from None
+    except UserError:
+        raise
     except TimeoutError:
         reason = f"no answer in {_SECONDS} seconds"
         kind = "the store cannot be reached"
