@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -90,13 +89,14 @@ def failed(error: BaseException) -> str | None:
     if "gcsfs" not in sys.modules:
         return None
     import aiohttp
+    import google.api_core.exceptions
     import google.auth.exceptions
     import requests
     from gcsfs.retry import HttpError
 
     theirs = (
         HttpError, aiohttp.ClientError, requests.RequestException,
-        google.auth.exceptions.GoogleAuthError,
+        google.auth.exceptions.GoogleAuthError, google.api_core.exceptions.GoogleAPIError,
     )  # fmt: skip
     if isinstance(error, theirs) or (isinstance(error, OSError) and error.errno is None):
         return (
@@ -151,8 +151,8 @@ def _told(owner: str) -> str:
 
 def move(folder: epath.Path, target: epath.Path) -> None:
     """Each object of a folder to another; killed on the way, objects stand in both."""
-    for path in list(objects(folder)):
-        (target / path).write_bytes((folder / path).read_bytes())
+    for name in objects(folder):  # copied by the store, nothing comes through here
+        _filesystem().cp_file(os.fspath(folder / name), os.fspath(target / name))
     folder.rmtree()
 
 
@@ -177,10 +177,9 @@ def download(source: epath.Path, target: Path, names: Iterable[str], done: Done)
         path, facts = target / name, found[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(path.name + ".tmp")
-        with (source / name).open("rb") as theirs, beside.open("wb") as mine:
-            shutil.copyfileobj(theirs, mine, 1 << 24)
-            mine.flush()
-            os.fsync(mine.fileno())
+        _filesystem().get_file(os.fspath(source / name), os.fspath(beside))
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
         if not _same(beside, facts):
             raise UserError(f"{source / name}: came damaged; start the same command again")
         beside.replace(path)
