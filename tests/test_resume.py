@@ -88,15 +88,16 @@ def test_killed_in_a_store(corpus, tmp_path, uninterrupted, bucket):
     workdir = reach(f"{bucket}/resumed")
     upload(corpus.folder, reach(f"{bucket}/corpus"), "manifest.json", lambda done, total: None)
     there = corpus._replace(folder=f"{bucket}/corpus")
-    for moment, last in (("before:6", 6), ("during:6", 6), ("after:18", 18), ("before:30", 30)):
+    for moment, last in (("before:6", 6), ("during:6", 6), ("after:18", 18), ("after:24", 24)):
         done = killed(workdir, there, moment, **environment)
         assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
         steps = [record["step"] for record in numbers(workdir)]
         assert steps == list(range(1, last + 1)), moment  # stored before the checkpoint is seen
     found = objects(workdir)
-    assert ".lock" in found and "metrics/0000000030.jsonl" in found
-    largest = max((n for n in found if "checkpoints/24/" in n), key=lambda n: found[n]["size"])
-    (workdir / largest).write_bytes(b"damaged")
+    assert ".lock" in found and "metrics/0000000024.jsonl" in found
+    for name in found:
+        if name.startswith("checkpoints/24/") and "/d/" in name:
+            (workdir / name).write_bytes(b"damaged")
     said = finish(workdir, there, **environment)
     assert "checkpoint 24 in" in said and "going on from step 18" in said
     assert numbers(workdir) == uninterrupted
@@ -104,7 +105,8 @@ def test_killed_in_a_store(corpus, tmp_path, uninterrupted, bucket):
     assert "damaged-checkpoints/24/commit_success.txt" in found
     assert not any(name.startswith("metrics/") for name in found) and ".lock" not in found
     starts = (workdir / "provenance.jsonl").read_text().splitlines()
-    assert [json.loads(line)["from_step"] for line in starts] == [0, 0, 0, 18, 18]
+    assert [json.loads(line)["from_step"] for line in starts][-2:] == [18, 18]
+    assert len(starts) == 5
 
 
 @pytest.mark.tree_mode
