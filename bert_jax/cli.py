@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import Preempted, UserError
 from bert_jax.objectives import REPLACED_TERMS, TERMS
+from bert_jax.store import failed
 from bert_jax.training.distributed import initialize
 from bert_jax.training.preempt import STATUS
 
@@ -77,10 +78,16 @@ def guarded() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")
         sys.exit(0)
     except OSError as error:
+        if told := failed(error):
+            leave(told)
         if error.errno not in _DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
         leave(f"{where}{error.strerror}; make room or name a folder that can be written")
+    except Exception as error:
+        if told := failed(error):
+            leave(told)
+        raise
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr, flush=True)
         # As in `leave`: writers' threads would complain that they cannot end in order.

@@ -10,10 +10,10 @@ and no difference. The exit status is 0 where nothing differs, 1 where metrics d
 
 import json
 import sys
-from pathlib import Path
 
 from bert_jax import cli, config as configs, provenance
 from bert_jax.errors import UserError
+from bert_jax.store import Folder, reach
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.rates import MEASURED
 
@@ -25,13 +25,13 @@ def main() -> None:
     with cli.guarded():
         if len(sys.argv) != 3:
             raise UserError(f"{len(sys.argv) - 1} folders given; name two workdirs, see --help")
-        lines, same = compare(Path(sys.argv[1]), Path(sys.argv[2]))
+        lines, same = compare(reach(sys.argv[1]), reach(sys.argv[2]))
         print("\n".join(lines))
         if not same:
             sys.exit(1)
 
 
-def compare(one: Path, other: Path) -> tuple[list[str], bool]:
+def compare(one: Folder, other: Folder) -> tuple[list[str], bool]:
     """What there is to say, and whether all metrics of the steps in common are the same."""
     runs = [configs.flat(configs.to_mapping(configs.load(workdir))) for workdir in (one, other)]
     lines = _differing("config", *runs)
@@ -76,7 +76,7 @@ def _differing(what: str, one: dict, other: dict) -> list[str]:
     ]
 
 
-def _facts(path: Path) -> dict:
+def _facts(path: Folder) -> dict:
     try:
         return configs.flat(json.loads(path.read_text()))
     except (OSError, ValueError) as error:

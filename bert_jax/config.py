@@ -6,7 +6,6 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from bert_jax.data.config import CorpusConfig, DataConfig
@@ -15,6 +14,7 @@ from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives.rtd import GeneratorConfig
+from bert_jax.store import Folder
 from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optim import OptimizerConfig
 
@@ -102,11 +102,11 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def save(config: RunConfig, workdir: Path) -> None:
+def save(config: RunConfig, workdir: Folder) -> None:
     write_whole(workdir / FILE, json.dumps(to_mapping(config), indent=2) + "\n")
 
 
-def load(workdir: Path) -> RunConfig:
+def load(workdir: Folder) -> RunConfig:
     """The config of a workdir. Raises UserError where it is none."""
     path = workdir / FILE
     try:
@@ -125,7 +125,7 @@ def load(workdir: Path) -> RunConfig:
         ) from error
 
 
-def check_goes_on(config: RunConfig, workdir: Path, saved: int) -> None:
+def check_goes_on(config: RunConfig, workdir: Folder, saved: int) -> None:
     """Raises UserError where the workdir is of another config, naming what differs.
 
     A finished run, whose last step is `saved`, may be lengthened: train.steps is larger, and the

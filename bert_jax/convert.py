@@ -9,6 +9,7 @@ A run with a generator has the parts discriminator (the default) and generator.
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from bert_jax import cli, pretrained
 from bert_jax.data.vocabulary import SPELLINGS
 from bert_jax.errors import UserError
 from bert_jax.interop.folder import write_folder
+from bert_jax.store import Folder, reach, upload
 from bert_jax.training.mesh import one_device
 
 flags.DEFINE_string("model", "", "a workdir or a Hugging Face folder")
@@ -28,11 +30,13 @@ flags.DEFINE_string("part", "", "of a run that trained several models: which")
 
 
 def main() -> None:
-    model, output = cli.required("model"), Path(cli.required("output"))
+    model, output = cli.required("model"), reach(cli.required("output"))
+    if output.exists():
+        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
     mesh = one_device()
     with jax.set_mesh(mesh):
         source = pretrained.load(model, flags.FLAGS.part)
-        notes = convert(source, output)
+        notes = convert(source, output) if isinstance(output, Path) else _send(source, output)
     for note in notes:
         print(note)
     print(f"{output}: {json.loads((output / 'config.json').read_text())['architectures'][0]}")
@@ -60,6 +64,14 @@ def convert(source: pretrained.Pretrained, output: Path) -> list[str]:
             "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
         },
     )  # fmt: skip
+
+
+def _send(source: pretrained.Pretrained, output: Folder) -> list[str]:
+    """Into a store, config.json last: without it the folder is no model."""
+    with tempfile.TemporaryDirectory() as scratch:
+        notes = convert(source, Path(scratch) / output.name)
+        upload(Path(scratch) / output.name, output, "config.json", lambda done, total: None)
+    return notes
 
 
 if __name__ == "__main__":

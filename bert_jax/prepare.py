@@ -24,8 +24,9 @@ corpus.source is one of these, or several with " + " between them:
 
 Killed and started again with the same command it goes on, and the folder is, byte for byte, what
 one run would have written, with any number of workers. It appears when it is whole; TFDS reads
-it too. One folder serves every length and masking. pretrain prepares by itself, in a cache,
-where it is given a source and no folder. docs/corpora.md has the papers' corpora.
+it too, and it can be gs://BUCKET/FOLDER. One folder serves every length and masking. pretrain
+prepares by itself, in a cache, where it is given a source and no folder. docs/corpora.md has the
+papers' corpora.
 
   python -m bert_jax.prepare --inspect=prepared --n=3 --config=configs/bert.py:base
 
@@ -41,8 +42,10 @@ from absl import flags
 from rich.console import Console
 
 from bert_jax import cli, inspection, progress
-from bert_jax.data.prepare import prepare
+from bert_jax.data.fetch import fetched
+from bert_jax.data.prepare import prepare, prepare_in_store
 from bert_jax.errors import UserError
+from bert_jax.store import reach
 
 cli.define_config()
 flags.DEFINE_string("output", "", "the folder to write; it must not be there yet")
@@ -59,22 +62,25 @@ def main() -> None:
 
 
 def show() -> None:
-    folder, config, count = Path(flags.FLAGS.inspect), cli.run_config(), flags.FLAGS.n
+    config, count = cli.run_config(), flags.FLAGS.n
     if count < 1:
         raise UserError(f"--n={count}: must be 1 or more")
+    with progress.preparing() as report:
+        folder = fetched(reach(flags.FLAGS.inspect), report)
     console = Console(highlight=False, soft_wrap=True)
     for text in inspection.inspect(folder, config, count):
         console.print(text)
 
 
 def write() -> None:
-    config, output = cli.run_config(), cli.required("output")
+    config, output = cli.run_config(), reach(cli.required("output"))
     workers = flags.FLAGS.workers
     if workers < 0:
         raise UserError(f"--workers={workers}: must be 0 or more")
     began = time.monotonic()
     with progress.preparing() as report:
-        manifest = prepare(config.corpus, config.model.vocab_size, output, report, workers)
+        make = prepare if isinstance(output, Path) else prepare_in_store
+        manifest = make(config.corpus, config.model.vocab_size, output, report, workers)
     print(json.dumps(manifest["splits"]))
     megabytes, seconds = manifest["characters"] / 1e6, time.monotonic() - began
     print(

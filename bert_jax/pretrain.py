@@ -10,7 +10,8 @@ A model can begin from another's parameters: --init=MODEL, a workdir or a Huggin
 Without a corpus of your own it reads the documentation installed with Python. The same command
 again goes on where the last one stopped, to the same numbers; on SIGTERM it saves and leaves
 with status 143. The workdir then holds config.json, data.json, init.json, tokenizer/,
-checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl and curve.png.
+checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl and curve.png. Any folder can be
+gs://BUCKET/FOLDER.
 
   --smoke            two minutes of the real run first, in a folder that is deleted again
   --profile=10:20    a trace of steps 10 to 20, for xprof, in the workdir's profile/
@@ -18,16 +19,14 @@ checkpoints/, metrics.jsonl, tensorboard/, provenance.jsonl and curve.png.
 
 import contextlib
 import os
-import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from absl import flags
+from etils import epath
 from jax.sharding import Mesh
 
 from bert_jax import cli, config as configs, pretrained, progress, provenance, summary
@@ -37,6 +36,7 @@ from bert_jax.errors import Preempted, UserError
 from bert_jax.inputs import open_inputs
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.mlm import with_natural_bias
+from bert_jax.store import Folder, reach
 from bert_jax.training.checkpoint import Checkpoints, has_begun, last_saved
 from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
@@ -50,6 +50,7 @@ from bert_jax.training.preempt import Preemption
 from bert_jax.training.rates import Rates
 from bert_jax.training.spikes import LossSpikes
 from bert_jax.training.step import Objective, init_state, make_eval_step, make_train_step
+from bert_jax.training.trace import Trace, traced_steps
 from bert_jax.workdir import open_workdir
 
 cli.define_config()
@@ -63,8 +64,8 @@ SMOKE_SECONDS, SMOKE_EVALUATES = 120, 5
 
 def main() -> None:
     began = time.monotonic()
-    config, workdir = cli.run_config(), Path(cli.required("workdir"))
-    profile, smoke = profiled(flags.FLAGS.profile), flags.FLAGS.smoke
+    config, workdir = cli.run_config(), reach(cli.required("workdir"))
+    profile, smoke = traced_steps(flags.FLAGS.profile), flags.FLAGS.smoke
     if config.train.deterministic:  # read when the backend is made
         os.environ["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
@@ -89,7 +90,7 @@ def main() -> None:
 
 def pretrain(
     config: RunConfig,
-    workdir: Path,
+    workdir: Folder,
     mesh: Mesh,
     preemption: Preemption,
     began: float,
@@ -138,7 +139,7 @@ def pretrain(
     feed = Feed(read(inputs.batches, start, config.data.workers), fields, mesh)
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}
     due = DueAt(train, start + SMOKE_EVALUATES if smoke else 0)
-    rates, spikes = Rates(began), LossSpikes()
+    rates, spikes, trace = Rates(began), LossSpikes(), Trace(profile, workdir)
 
     def held_out() -> dict[str, float] | None:
         """Scores of the parameters as they are; None where it was told to stop."""
@@ -170,8 +171,7 @@ def pretrain(
         step, stop = start, False
         while step < train.steps and not stop:
             step, scores = step + 1, None
-            if step == profile[0]:
-                jax.profiler.start_trace(str(workdir / "profile"))
+            trace.before(step, state)
             if step in (start + 1, *step_flops):  # compiled now, so no measure of speed
                 jax.block_until_ready(state)
                 with rates.aside("compile"):
@@ -188,9 +188,7 @@ def pretrain(
                 preemption.begin()
             if due.logging(step):
                 lagged.hold(step, numbers | coefficients, rates.take(feed.take_waited()))
-            if step == profile[1]:
-                jax.block_until_ready(numbers)
-                jax.profiler.stop_trace()
+            trace.after(step, numbers)
             if due.evaluation(step):
                 jax.block_until_ready(numbers)
                 with rates.aside("evaluation"):
@@ -202,9 +200,11 @@ def pretrain(
                 jax.block_until_ready(numbers)
                 with rates.aside("saving"):
                     lagged.write()
-                    if writer:
+                    if writer and locked:
+                        locked.check()
                         writer.sync()
                     checkpoints.save(step, state, (scores or {}).get("eval_loss"))
+    trace.close()
     with rates.aside("saving"):
         checkpoints.close()
     if writer:
@@ -253,7 +253,7 @@ def flops_by_phase(config: RunConfig, objective: Objective, mesh: Mesh) -> dict[
 
 
 def check_beginning(
-    config: RunConfig, objective: Objective, workdir: Path, init: str, begun: bool
+    config: RunConfig, objective: Objective, workdir: Folder, init: str, begun: bool
 ) -> None:
     """Raises UserError for what can be known to be wrong before any work is done."""
     if begun:
@@ -274,18 +274,8 @@ def check_beginning(
         raise UserError(f"--workdir={workdir}: is a file; name a folder")
 
 
-def profiled(steps: str) -> tuple[int, int]:
-    """'10:20' to the first and last step of a trace; (0, 0) for none."""
-    if not steps:
-        return 0, 0
-    found = re.fullmatch(r"(\d+):(\d+)", steps)
-    if not found or not 0 < int(found[1]) <= int(found[2]):
-        raise UserError(f"--profile={steps}: is FIRST:LAST, two steps, as in --profile=10:20")
-    return int(found[1]), int(found[2])
-
-
 @contextlib.contextmanager
-def smoke_folder(workdir: Path) -> Iterator[Path]:
+def smoke_folder(workdir: Folder) -> Iterator[Folder]:
     """A folder beside the workdir that is gone at the end."""
     folder = workdir.with_name(f"{workdir.name}-smoke")
     try:
@@ -295,10 +285,10 @@ def smoke_folder(workdir: Path) -> Iterator[Path]:
         _delete(folder)
 
 
-def _delete(folder: Path) -> None:
+def _delete(folder: Folder) -> None:
     barrier("nobody is in the folder")
     if is_first():
-        shutil.rmtree(folder, ignore_errors=True)
+        epath.Path(folder).rmtree(missing_ok=True)
     barrier("the folder is gone")
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from bert_jax.interop.folder import is_folder, read_folder
 from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives import Objective, build_objective, build_pretrained
 from bert_jax.objectives.base import EncoderWithHeads
+from bert_jax.store import Folder, local_copy, reach
 from bert_jax.training.checkpoint import restore_parameters
 from bert_jax.training.step import init_parameters, place
 
@@ -46,7 +46,7 @@ class Pretrained:
             )
 
 
-def load(model: str | Path, part: str = "") -> Pretrained:
+def load(model: str | Folder, part: str = "") -> Pretrained:
     """The MODEL on the current mesh. `part`: of a workdir whose objective trained several, which
     ('' for the first). Notes on what was not taken go to stderr.
 
@@ -60,26 +60,27 @@ def load(model: str | Path, part: str = "") -> Pretrained:
     return _from_folder(folder)
 
 
-def load_all(model: str | Path) -> dict[str, Pretrained]:
+def load_all(model: str | Folder) -> dict[str, Pretrained]:
     """As `load`, every part by its name; a Hugging Face folder's only one is called ''."""
     folder = existing(model)
     return {"": _from_folder(folder)} if is_folder(folder) else _from_workdir(folder)
 
 
-def existing(model: str | Path) -> Path:
+def existing(model: str | Folder) -> Folder:
     """Raises UserError where the MODEL is no folder."""
-    folder = Path(model)
+    folder = reach(str(model))
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {what}; name a workdir or a Hugging Face folder")
     return folder
 
 
-def _from_folder(folder: Path) -> Pretrained:
-    found = read_folder(folder)
+def _from_folder(folder: Folder) -> Pretrained:
+    with local_copy(folder) as local:
+        found = read_folder(local)
+        tokenizer = load_tokenizer(local)
     for note in found.notes:
-        print(note, file=sys.stderr)
-    tokenizer = load_tokenizer(folder)
+        print(note.replace(str(local), str(folder)), file=sys.stderr)
     if tokenizer.vocab_size > found.config.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model "
@@ -95,7 +96,7 @@ def _from_folder(folder: Path) -> Pretrained:
     return Pretrained(str(folder), found.config, found.heads, state, tokenizer)
 
 
-def _from_workdir(workdir: Path, part: str | None = None) -> dict[str, Pretrained]:
+def _from_workdir(workdir: Folder, part: str | None = None) -> dict[str, Pretrained]:
     """The part of that name, '' for the first, or all; the checkpoint is read once."""
     config = configs.load(workdir)
     model = replace(config.model, dtype="float32")
@@ -116,7 +117,7 @@ def _from_workdir(workdir: Path, part: str | None = None) -> dict[str, Pretraine
     return found
 
 
-def parts_of(model: str | Path) -> tuple[str, ...]:
+def parts_of(model: str | Folder) -> tuple[str, ...]:
     """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
     folder = existing(model)
     if is_folder(folder):
@@ -134,7 +135,7 @@ _ARITHMETIC = (
 
 
 def begin(
-    model: str | Path,
+    model: str | Folder,
     objective: Objective,
     config: EncoderConfig,
     parameters: nnx.State,

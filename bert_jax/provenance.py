@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 
 from bert_jax.errors import UserError
+from bert_jax.files import append_line
+from bert_jax.store import Folder
 
 FILE = "provenance.jsonl"
 DATA = "data.json"  # the manifest of the corpus
@@ -21,7 +23,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def check_same_data(workdir: Path, data: dict) -> None:
+def check_same_data(workdir: Folder, data: dict) -> None:
     """Raises UserError where the corpus is not the one that the run began with: its ids would
     mean other words."""
     try:
@@ -38,7 +40,7 @@ def check_same_data(workdir: Path, data: dict) -> None:
             )
 
 
-def check_same_init(workdir: Path, init: str) -> None:
+def check_same_init(workdir: Folder, init: str) -> None:
     """Raises UserError where the run began from another model than the one named now."""
     try:
         began = json.loads((workdir / INIT).read_text())["init"]
@@ -54,7 +56,7 @@ def check_same_init(workdir: Path, init: str) -> None:
         )
 
 
-def record(workdir: Path, data: dict, step: int) -> None:
+def record(workdir: Folder, data: dict, step: int) -> None:
     """Append a line for this start of the run: it is one line for a run never interrupted."""
     facts = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -68,8 +70,7 @@ def record(workdir: Path, data: dict, step: int) -> None:
         "processes": jax.process_count(),
         "data": data,
     }
-    with (workdir / FILE).open("a") as file:
-        file.write(json.dumps(facts) + "\n")
+    append_line(workdir / FILE, json.dumps(facts))
 
 
 def _commit() -> dict[str, str | bool | None]:

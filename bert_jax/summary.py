@@ -1,7 +1,6 @@
 """What a run tells of itself: its corpus at the start, its held-out scores at the end."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ from bert_jax.data.loader import PhasedBatches
 from bert_jax.data.phases import Phase
 from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.unigram import detector_losses
+from bert_jax.store import Folder
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.rates import Rates
 
@@ -67,7 +67,7 @@ def baselines(
     return found
 
 
-def held_out(seed: int, workdir: Path) -> str:
+def held_out(seed: int, workdir: Folder) -> str:
     """The last held-out scores, in sentences."""
     last = read_metrics(workdir)[-1]
     lines = [f"held out after {last['step']} steps, seed {seed}:"]

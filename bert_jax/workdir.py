@@ -1,19 +1,18 @@
 """What a workdir holds beside checkpoints and metrics, and whose it is."""
 
 import json
-from pathlib import Path
-from typing import IO
 
 from bert_jax import config as configs, provenance
 from bert_jax.config import RunConfig, to_mapping
 from bert_jax.data.tokenizers import Tokenizer
-from bert_jax.files import lock, write_whole
+from bert_jax.files import Lock, lock, write_whole
+from bert_jax.store import Folder
 from bert_jax.training.hosts import barrier, check_same, check_shared, is_first
 
 
 def open_workdir(
-    workdir: Path, config: RunConfig, manifest: dict, tokenizer: Tokenizer, init: str, begun: bool
-) -> IO[str] | None:
+    workdir: Folder, config: RunConfig, manifest: dict, tokenizer: Tokenizer, init: str, begun: bool
+) -> Lock | None:
     """Check that the run that was begun there is this one, or write what a new one is. All
     processes call it; the first has the workdir to itself until the lock that it is given is
     closed.

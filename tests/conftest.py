@@ -2,6 +2,10 @@
 compiled programs are kept between runs."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -30,6 +34,35 @@ def mesh():
     one = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
     with jax.set_mesh(one):
         yield one
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory):
+    """gs://bucket on a server of this machine, for this process and those that it starts. It
+    knows neither users nor preconditions, and lists a bucket whole to tensorstore."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "gcp_storage_emulator", "start", f"--port={port}",
+            "--host=127.0.0.1", "--in-memory", "--default-bucket=bucket", "--quiet",
+        ],
+        cwd=tmp_path_factory.mktemp("server"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"  # read by gcsfs
+    os.environ["TENSORSTORE_GCS_HTTP_URL"] = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield "gs://bucket"
+    finally:
+        server.kill()
+        server.wait()
+        del os.environ["STORAGE_EMULATOR_HOST"], os.environ["TENSORSTORE_GCS_HTTP_URL"]
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from bert_jax import config as configs
 from bert_jax.compare import compare
+from bert_jax.store import objects, reach, upload
 from bert_jax.training.metrics import MetricsWriter, read_metrics
 from bert_jax.training.rates import MEASURED
 from tests import tiny
@@ -34,12 +35,19 @@ def environment(**more):
     return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
 
 
-def finish(workdir, corpus):
+def finish(workdir, corpus, **more):
     done = subprocess.run(
-        command(workdir, corpus), capture_output=True, text=True, env=environment(), cwd=ROOT
+        command(workdir, corpus), capture_output=True, text=True, env=environment(**more), cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def killed(workdir, corpus, moment, **more):
+    return subprocess.run(
+        command(workdir, corpus, "tests.killed"), capture_output=True, text=True,
+        env=environment(KILL=moment, **more), cwd=ROOT,
+    )  # fmt: skip
 
 
 def numbers(workdir):
@@ -69,15 +77,39 @@ def test_killed_before_during_and_after_saves(corpus, tmp_path, uninterrupted):
     """Six times in one run: in the first epoch and later, between saves too."""
     workdir = tmp_path / "workdir"
     for moment in ("before:6", "during:6", "after:12", "during:18", "before:30", "after:36"):
-        done = subprocess.run(
-            command(workdir, corpus, "tests.killed"), capture_output=True, text=True,
-            env=environment(KILL=moment), cwd=ROOT,
-        )  # fmt: skip
+        done = killed(workdir, corpus, moment)
         assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
         steps = [record["step"] for record in numbers(workdir)]
         assert steps == list(range(1, len(steps) + 1))
     finish(workdir, corpus)
     assert numbers(workdir) == uninterrupted
+
+
+def test_killed_in_a_store(corpus, tmp_path, uninterrupted, bucket):
+    """The workdir and the corpus are in gs://; the numbers are those of local folders."""
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    workdir = reach(f"{bucket}/resumed")
+    upload(corpus.folder, reach(f"{bucket}/corpus"), "manifest.json", lambda done, total: None)
+    there = corpus._replace(folder=f"{bucket}/corpus")
+    for moment, last in (("before:6", 6), ("during:6", 6), ("after:18", 18), ("after:24", 24)):
+        done = killed(workdir, there, moment, **environment)
+        assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
+        steps = [record["step"] for record in numbers(workdir)]
+        assert steps == list(range(1, last + 1)), moment  # stored before the checkpoint is seen
+    found = objects(workdir)
+    assert ".lock" in found and "metrics/0000000024.jsonl" in found
+    for name in found:
+        if name.startswith("checkpoints/24/") and "/d/" in name:
+            (workdir / name).write_bytes(b"damaged")
+    said = finish(workdir, there, **environment)
+    assert "checkpoint 24 in" in said and "going on from step 18" in said
+    assert numbers(workdir) == uninterrupted
+    found = objects(workdir)
+    assert "damaged-checkpoints/24/commit_success.txt" in found
+    assert not any(name.startswith("metrics/") for name in found) and ".lock" not in found
+    starts = (workdir / "provenance.jsonl").read_text().splitlines()
+    assert [json.loads(line)["from_step"] for line in starts][-2:] == [18, 18]
+    assert len(starts) == 5
 
 
 @pytest.mark.tree_mode
@@ -99,9 +131,7 @@ def test_killed_between_saves(corpus, tmp_path, uninterrupted):
 
 def test_a_damaged_newest_checkpoint_costs_a_few_steps(corpus, tmp_path, uninterrupted):
     workdir = tmp_path / "workdir"
-    subprocess.run(
-        command(workdir, corpus, "tests.killed"), env=environment(KILL="after:18"), cwd=ROOT
-    )
+    killed(workdir, corpus, "after:18")
     files = [p for p in (workdir / "checkpoints" / "18").rglob("*") if p.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])

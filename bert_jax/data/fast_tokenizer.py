@@ -7,7 +7,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import tokenizers
 from etils import epath
@@ -18,6 +17,7 @@ from bert_jax.data.tokenizer_json import Description
 from bert_jax.data.words import build_vocabulary
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
+from bert_jax.store import as_folder
 
 FILE = "tokenizer.json"
 
@@ -101,7 +101,7 @@ class FastTokenizer:
         return self._content
 
     def save(self, folder: epath.PathLike) -> None:
-        folder = Path(folder)
+        folder = as_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / FILE, self._content)
 

@@ -6,13 +6,12 @@ takes up where a killed one ended. The manifest is written last and the folder a
 name only when it is whole, so nothing can be taken for finished that is not.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from etils import epath
 import bert_jax
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.corpora import Corpus
+from bert_jax.data.fetch import cache, fetched
 from bert_jax.data.merge import SPLITS, UNIGRAM, Parts, merge
 from bert_jax.data.parts import Chunk, Encoding, chunks
 from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
@@ -29,24 +29,38 @@ from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
 from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.data.workers import encode_all, part_file
 from bert_jax.errors import UserError
-from bert_jax.files import write_whole
+from bert_jax.files import alone, write_whole
+from bert_jax.store import reach, upload
 
 
-def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
-    """The prepared folder of a corpus, made now unless it is in the cache or was named.
-
-    The cache is $XDG_CACHE_HOME/bert_jax, or ~/.cache/bert_jax.
-    """
+def cached(config: CorpusConfig, vocab_size: int, report: Report, workers: int = 0) -> epath.Path:
+    """The prepared folder of a corpus, made now unless it is in the cache or was named; one of a
+    store is fetched into the cache."""
     if config.prepared:
-        check_tokenizer(config.prepared, vocab_size)
-        return epath.Path(config.prepared)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        named = reach(config.prepared)
+        check_tokenizer(named, vocab_size)
+        return epath.Path(fetched(named, report))
     facts = _facts(config, vocab_size)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = epath.Path(cache) / "bert_jax" / f"corpus-{digest}"
+    folder = epath.Path(cache()) / f"corpus-{digest}"
     if not (folder / MANIFEST).exists():
-        prepare(config, vocab_size, folder, report, facts=facts)
+        prepare(config, vocab_size, folder, report, workers, facts)
     return folder
+
+
+def prepare_in_store(
+    config: CorpusConfig, vocab_size: int, output: epath.Path, report: Report, workers: int = 0
+) -> dict:
+    """As `prepare`, by way of the cache: the manifest is uploaded last, and what an earlier try
+    uploaded is not again."""
+    if (output / MANIFEST).exists():
+        raise _exists(output)
+    folder = cached(replace(config, prepared=""), vocab_size, report, workers)
+    upload(
+        Path(folder), output, MANIFEST,
+        lambda done, total: report("uploading (bytes)", done, 0, total),
+    )  # fmt: skip
+    return read_manifest(folder)
 
 
 def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
@@ -90,17 +104,16 @@ def prepare(
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave
     without documents.
     """
-    if "://" in str(output):
-        raise UserError(f"{output}: is not on this machine; prepare a local folder and copy it")
     output = Path(os.path.abspath(output))
     work = output.parent / f".{output.name}.partial"
     if output.exists():
         if (output / MANIFEST).exists():  # killed when there was nothing left but to clean up
             shutil.rmtree(work, ignore_errors=True)
-        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
+        raise _exists(output)
+    waiting = "waiting for another process that prepares the same"
     try:
         facts = facts or _facts(config, vocab_size)
-        with _alone(work, report):
+        with alone(work, lambda: report(waiting, 0, 0, 0)):
             if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
                 return read_manifest(output)
             _take_up(work, facts)
@@ -119,26 +132,12 @@ def prepare(
     return read_manifest(output)
 
 
+def _exists(output: epath.PathLike) -> UserError:
+    return UserError(f"{output}: exists already; name a new folder, or delete it first")
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _alone(work: Path, report: Report) -> Iterator[None]:
-    """Waits until no other process works in the folder, which is there then."""
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        with (work / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                report("waiting for another process that prepares the same", 0, 0, 0)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever was here before may have deleted the folder, and with it this lock.
-            lock = work / ".lock"
-            if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield
-                return
 
 
 def _take_up(work: Path, facts: dict) -> None:

@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import sentencepiece
@@ -17,6 +16,7 @@ from bert_jax.data.vocabulary import SPELLINGS, special_ids
 from bert_jax.data.words import build_vocabulary
 from bert_jax.errors import UserError, one_line
 from bert_jax.files import write_whole
+from bert_jax.store import as_folder
 
 FILE = "tokenizer.model"
 
@@ -107,7 +107,7 @@ class SentencePieceTokenizer:
         return json.dumps(tokenizer_json.complete(description), ensure_ascii=False)
 
     def save(self, folder: epath.PathLike) -> None:
-        folder = Path(folder)
+        folder = as_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / FILE, self.model)
 

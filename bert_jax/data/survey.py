@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from etils import epath
-
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.corpora import Corpus
 from bert_jax.data.sampling import count_characters, sample, training_sentences
 from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer, train_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
+from bert_jax.store import reach
 
 # What is being done, how many documents and characters are done, and how many characters there
 # are in all: 0 where that is not known.
@@ -68,7 +67,7 @@ def named_tokenizer(config: CorpusConfig, vocab_size: int) -> Tokenizer | None:
     """The tokenizer of the folder that was named, if one was: a workdir's, or a model's."""
     if config.tokenizer in TRAINERS:
         return None
-    folder = epath.Path(config.tokenizer)
+    folder = reach(config.tokenizer)
     if not folder.is_dir():
         raise UserError(
             f"corpus.tokenizer={config.tokenizer}: is none of {', '.join(TRAINERS)}, and no "

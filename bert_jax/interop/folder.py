@@ -20,6 +20,7 @@ from bert_jax.interop.rows import Row
 from bert_jax.models.config import SHARED, EncoderConfig
 from bert_jax.models.encoder import Encoder
 from bert_jax.models.heads import HEADS
+from bert_jax.store import Folder
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 PAIR_HEADS = ("nsp", "sop")  # they read the pooled first token
@@ -38,7 +39,7 @@ class Converted:
     notes: list[str] = field(default_factory=list)
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(path: Folder) -> bool:
     """Whether config.json there is one of transformers: they all say their model_type.
 
     Raises UserError where there is no config.json that can be read.

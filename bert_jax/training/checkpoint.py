@@ -5,7 +5,6 @@ The only file that imports orbax.
 
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from bert_jax.errors import UserError, one_line
+from bert_jax.store import Folder, absolute, move, on_store
 from bert_jax.training.hosts import barrier, is_first
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.step import TrainState
@@ -24,12 +24,12 @@ FOLDER = "checkpoints"
 DAMAGED = "damaged-checkpoints"
 
 
-def has_begun(workdir: Path) -> bool:
+def has_begun(workdir: Folder) -> bool:
     """Whether a run has left anything in the workdir that another must not go on with."""
     return last_saved(workdir) > 0 or bool(read_metrics(workdir))
 
 
-def last_saved(workdir: Path) -> int:
+def last_saved(workdir: Folder) -> int:
     """The newest checkpoint's step; 0 where there is none."""
     folder = workdir / FOLDER
     entries = folder.iterdir() if folder.is_dir() else ()
@@ -45,7 +45,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, keep: int, keep_best: int = 0, keep_every: int = 0):
-        self.folder = epath.Path(workdir).resolve() / FOLDER  # orbax wants it absolute
+        self.folder = absolute(workdir) / FOLDER  # orbax wants it so
         kinds = ocp.training.preservation_policies
         policies = [kinds.LatestN(keep)]
         if keep_best:
@@ -121,7 +121,9 @@ class Checkpoints:
             while target.exists():
                 target = target.with_name(target.name + "-again")
             barrier("damaged checkpoint found")
-            if is_first():
+            if is_first() and on_store(target):
+                move(self.folder / str(later), target)
+            elif is_first():
                 target.parent.mkdir(exist_ok=True)
                 (self.folder / str(later)).rename(target)
             moved.append(f"moved it to {target}, going on from step {step}")
@@ -147,7 +149,7 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
 
     Raises UserError where there is no checkpoint, or none that can be read.
     """
-    folder = epath.Path(workdir).resolve() / FOLDER
+    folder = absolute(workdir) / FOLDER
     checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
     if checkpointer is None or checkpointer.latest is None:
         raise UserError(

@@ -1,6 +1,6 @@
 """The learning curve as a picture."""
 
-from pathlib import Path
+import io
 
 import matplotlib
 
@@ -8,12 +8,14 @@ matplotlib.use("Agg")  # before pyplot: no display is needed
 
 from matplotlib import pyplot  # noqa: E402
 
+from bert_jax.files import write_whole  # noqa: E402
+from bert_jax.store import Folder  # noqa: E402
 from bert_jax.training.metrics import read_metrics  # noqa: E402
 
 FILE = "curve.png"
 
 
-def draw_curve(workdir: Path, title: str) -> Path:
+def draw_curve(workdir: Folder, title: str) -> Folder:
     """Each term's training and held-out loss against the step, from metrics.jsonl, and the loss of
     predictors that read no context, as lines. Returns the PNG's path."""
     records = read_metrics(workdir)
@@ -40,6 +42,8 @@ def draw_curve(workdir: Path, title: str) -> Path:
         axis.legend()
         axis.grid(alpha=0.3)
     figure.suptitle(title)
-    figure.savefig(workdir / FILE, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    write_whole(workdir / FILE, picture.getvalue())
     pyplot.close(figure)
     return workdir / FILE

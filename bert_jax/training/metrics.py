@@ -2,21 +2,16 @@
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 
-from bert_jax.errors import UserError
-from bert_jax.files import write_whole
-
-FILE = "metrics.jsonl"
-EVENTS = "tensorboard"
+from bert_jax.errors import UserError, one_line
+from bert_jax.store import Folder
+from bert_jax.training.events import Events
+from bert_jax.training.record import FILE, open_record, read_lines
 
 
 class MetricsWriter:
@@ -26,46 +21,39 @@ class MetricsWriter:
     files cannot be cut, so they are written anew.
     """
 
-    def __init__(self, workdir: Path, kept: Sequence[dict]):
+    def __init__(self, workdir: Folder, kept: Sequence[dict]):
         self._path = workdir / FILE
-        write_whole(self._path, "".join(map(_line, kept)))
-        self._file = self._path.open("a")
-        shutil.rmtree(workdir / EVENTS, ignore_errors=True)
-        self._events = tensorboardX.SummaryWriter(str(workdir / EVENTS))
+        self._record = open_record(workdir, "".join(map(_line, kept)))
+        self._events = Events(workdir)
         for record in kept:
-            self._view(record)
+            self._events.add(record)
 
     def write(self, record: dict[str, float | int | None]) -> None:
         """`record` has its `step`. A None is null in JSON and nothing in TensorBoard."""
         try:
-            self._file.write(_line(record))
-            self._file.flush()
+            self._record.append(_line(record), int(record["step"] or 0))
         except OSError as error:
             raise self._unwritten(error) from error
-        self._view(record)
+        self._events.add(record)
 
     def sync(self) -> None:
-        """Return when all that was written is on disk: before a checkpoint becomes visible."""
+        """Return when all that was written is on disk, or in the store: before a checkpoint
+        becomes visible."""
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._record.sync()
         except OSError as error:
             raise self._unwritten(error) from error
+        self._events.sync()
 
     def close(self) -> None:
         self.sync()
-        self._file.close()
+        self._record.close()
         self._events.close()
-
-    def _view(self, record: dict[str, float | int | None]) -> None:
-        for name, value in record.items():
-            if name != "step" and value is not None:
-                self._events.add_scalar(name, value, record["step"])
 
     def _unwritten(self, error: OSError) -> UserError:
         return UserError(
-            f"{self._path}: cannot be written ({error.strerror}); make room and start the same "
-            f"command again: it goes on from the last checkpoint"
+            f"{self._path}: cannot be written ({error.strerror or one_line(error, 200)}); make "
+            f"room and start the same command again: it goes on from the last checkpoint"
         )
 
 
@@ -73,20 +61,19 @@ def _line(record: dict[str, float | int | None]) -> str:
     return json.dumps({"step": record["step"]} | dict(sorted(record.items()))) + "\n"
 
 
-def read_metrics(workdir: Path) -> list[dict]:
-    """The records of metrics.jsonl; none where there is no file. A torn last line is left out.
+def read_metrics(workdir: Folder) -> list[dict]:
+    """The records of metrics.jsonl, and of the segments of a store; none where there is neither.
+    A torn last line is left out.
 
     Raises UserError for any other line that is no record: nothing but a kill should have cut it.
     """
     path = workdir / FILE
-    if not path.exists():
-        return []
-    records = []
-    lines = path.read_bytes().splitlines(keepends=True)
+    records: dict[int, dict] = {}
+    lines = read_lines(workdir)
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            _ = record["step"] + 0
+            step = record["step"] + 0
             if not line.endswith(b"\n"):
                 raise ValueError("torn")
         except (ValueError, TypeError, KeyError) as error:
@@ -95,8 +82,8 @@ def read_metrics(workdir: Path) -> list[dict]:
             raise UserError(
                 f"{path}: line {number} is not a record; bring back a copy, or delete that line"
             ) from error
-        records.append(record)
-    return records
+        records[step] = record
+    return list(records.values())
 
 
 class LaggedMetrics:

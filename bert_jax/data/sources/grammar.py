@@ -74,6 +74,10 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
             kind, rest = match.groups()
         if not _is_there(rest) and (match := _COLUMN.fullmatch(rest)):
             rest, column = match.groups()
+    if "://" in rest:
+        raise UserError(
+            f"{rest}: texts are read from this machine; copy them here first (gcloud storage cp)"
+        )
     if kind == "tfds":
         match = _SPLIT.fullmatch(rest)
         dataset, split = match.groups() if match else (rest, "train")
