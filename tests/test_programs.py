@@ -226,3 +226,29 @@ def test_a_full_disk_loses_nothing(corpus, tmp_path):
     assert "make room" in done.stderr and "Traceback" not in done.stderr
     assert pretrain(workdir, corpus, *steps).returncode == 0
     assert [record["step"] for record in read_metrics(workdir)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_smoke_tries_the_run_and_leaves_nothing(corpus, tmp_path):
+    """Trained, evaluated, saved; a run of so few steps is over before the two minutes."""
+    workdir = tmp_path / "workdir"
+    done = pretrain(
+        workdir, corpus, "--smoke", "--config.train.steps=8", "--config.train.save_every=100",
+        "--config.train.eval_every=100", "--profile=3:4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "step 5: held out" in done.stdout and "steps a second; 8 steps take" in done.stdout
+    assert "goodput" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_of_some_steps(corpus, tmp_path):
+    workdir = tmp_path / "workdir"
+    done = pretrain(workdir, corpus, "--config.train.steps=5", "--profile=3:4")
+    assert done.returncode == 0, done.stderr
+    assert [p.stat().st_size > 1000 for p in (workdir / "profile").rglob("*.xplane.pb")] == [True]
+    refused(pretrain(workdir, corpus, "--profile=4:3"), "--profile=4:3: is FIRST:LAST")
+
+
+def test_more_parts_than_rows_are_refused(corpus, tmp_path):
+    done = pretrain(tmp_path / "workdir", corpus, "--config.train.accumulation=3")
+    refused(done, "a batch of 8 is not divisible by train.accumulation=3 times the 1 devices")
