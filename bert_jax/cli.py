@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import UserError
 from bert_jax.objectives import REPLACED_TERMS, TERMS
-from bert_jax.training.distributed import initialize
+from bert_jax.training.distributed import fail, initialize
 
 # What a user can mend: a disk that is full, a place that cannot be written.
 _DISK = {
@@ -109,6 +109,7 @@ def required(name: str) -> str:
 def leave(message: str) -> NoReturn:
     """Print the message as one line on stderr and end with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    fail()
     # Threads of a loader or a checkpoint writer may still run; nothing is owed to them.
     sys.stdout.flush()
     os._exit(2)
