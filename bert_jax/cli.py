@@ -14,7 +14,7 @@ from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import Preempted, UserError
 from bert_jax.objectives import REPLACED_TERMS, TERMS
 from bert_jax.store import failed
-from bert_jax.training.distributed import initialize
+from bert_jax.training.distributed import fail, initialize
 from bert_jax.training.preempt import STATUS
 
 # What a user can mend: a disk that is full, a place that cannot be written.
@@ -131,6 +131,7 @@ def required(name: str) -> str:
 def leave(message: str) -> NoReturn:
     """Print the message as one line on stderr and end with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    fail()
     # Threads of a loader or a checkpoint writer may still run; nothing is owed to them.
     sys.stdout.flush()
     os._exit(2)

@@ -29,6 +29,8 @@ SHUTDOWN_SECONDS = 300
 # The death of a process shows in others as an error of a collective too. The watch tells it better.
 VERDICT_SECONDS = 2
 
+_watch: Watch | None = None  # of this process, in a run of many
+
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -58,7 +60,8 @@ def initialize(
             return
         coordinator, processes, process, local_device_ids = _detect(timeout_seconds)
     host, port = _checked(coordinator, processes, process)
-    watch = meet(host, port, processes, process, timeout_seconds)
+    global _watch
+    _watch = watch = meet(host, port, processes, process, timeout_seconds)
     # Begun by preempt.py, when there is something to save.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -74,6 +77,12 @@ def initialize(
     _end_together(watch)
 
 
+def fail() -> None:
+    """Where this process is about to end without its work done: lets the others stop, in order."""
+    if _watch:
+        _watch.fail()
+
+
 def _end_together(watch: Watch) -> None:
     """An end in order (a status by sys.exit) is told to the others before JAX's own clean-up,
     which waits for all. After an exception it would wait for processes that wait for this one."""
@@ -82,6 +91,7 @@ def _end_together(watch: Watch) -> None:
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         time.sleep(VERDICT_SECONDS)  # the watch may end this process meanwhile
+        fail()
         traceback.print_exception(kind, error, trace)
         sys.stdout.flush()
         sys.stderr.flush()

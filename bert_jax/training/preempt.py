@@ -10,6 +10,7 @@ import jax
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from bert_jax.training.distributed import fail
 from bert_jax.training.hosts import is_first
 
 STATUS = 143  # 128 + SIGTERM: what launchers start again, and nothing else
@@ -64,4 +65,5 @@ class Preemption:
                 self._asked.set()
                 continue
             print("stopped before the first step; nothing was lost", file=sys.stderr, flush=True)
+            fail()
             os._exit(STATUS)

@@ -86,6 +86,15 @@ class Watch:
         for link in self._links.values():
             link.send(bye=True)
 
+    def fail(self) -> None:
+        """This process is about to end, and the others are to stop. Process 0 tells them before
+        JAX's service dies with it, at which JAX would abort them; the end of another is seen."""
+        self._leaving = True
+        if self._root:
+            for link in self._links.values():
+                link.send(lost=f"process 0 (host {socket.gethostname()}, pid {os.getpid()})")
+            time.sleep(1)
+
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             for link in self._links.values():

@@ -224,12 +224,14 @@ def test_one_that_hangs_is_noticed_by_its_heartbeat(begin, port):
     assert status == -signal.SIGABRT and "stopped sending heartbeats" in errors
 
 
-def test_an_exception_in_one_ends_all(begin, port):
-    there = ring(begin, port, "--fail=1:20")
-    status, errors = said(there[1])
-    assert status == 1 and errors.endswith("ArithmeticError: made to fail in process 1\n")
-    status, errors = said(there[0])
-    assert status == LOST_STATUS and errors.startswith("error: process 1 (host ")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_exception_in_one_ends_all(begin, port, victim):
+    there = ring(begin, port, f"--fail={victim}:20")
+    status, errors = said(there[victim])
+    assert status == 1 and errors.endswith(f"ArithmeticError: made to fail in process {victim}\n")
+    status, errors = said(there[1 - victim])
+    assert status == LOST_STATUS and len(errors.splitlines()) == 1, errors
+    assert errors.startswith(f"error: process {victim} (host ")
 
 
 @pytest.mark.parametrize(
