@@ -42,7 +42,7 @@ from bert_jax.training.curve import draw_curve
 from bert_jax.training.evaluate import evaluate
 from bert_jax.training.feed import Feed, batch_parts
 from bert_jax.training.flops import Pass, train_flops
-from bert_jax.training.hosts import barrier, is_first
+from bert_jax.training.hosts import barrier, is_first, together
 from bert_jax.training.mesh import build_mesh, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import build_optimizer
@@ -133,8 +133,10 @@ def pretrain(
     print(f"seed {config.seed}, {mesh.size} device(s), from step {start} to {train.steps}")
 
     # Steps.
-    train_step = make_train_step(objective, config.model, tx, config.seed, train.accumulation)
-    eval_step = make_eval_step(objective, config.model)
+    train_step = together(
+        make_train_step(objective, config.model, tx, config.seed, train.accumulation)
+    )
+    eval_step = together(make_eval_step(objective, config.model))
     fields = objective.fields + (("position_ids",) if config.data.packing else ())
     feed = Feed(read(inputs.batches, start, config.data.workers), fields, mesh)
     coefficients = {f"{name}_coefficient": c for name, c in objective.coefficients.items()}

@@ -34,6 +34,8 @@ def main(words: list[str]) -> int:
     environment = {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(options.devices),
+        # Two programs in flight, taken from the compilation cache, wait for each other in gloo.
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "PYTHONUNBUFFERED": "1",
     }

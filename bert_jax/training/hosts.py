@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,23 @@ def is_first() -> bool:
 def barrier(name: str) -> None:
     """Returns when all processes have come here. They all have to come, in the same order."""
     multihost_utils.sync_global_devices(name)
+
+
+def together(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The jitted function, which no process runs for new shapes of its last argument before all
+    have compiled it: a collective waits for who is late, but not for long (30 s with gloo)."""
+    if jax.process_count() == 1:
+        return function
+    compiled: dict[tuple, Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments[-1]))
+        if shapes not in compiled:
+            compiled[shapes] = function.lower(*arguments).compile()  # type: ignore[attr-defined]
+            barrier("compiled")
+        return compiled[shapes](*arguments)
+
+    return call
 
 
 def check_same(what: str, facts: Any) -> None:

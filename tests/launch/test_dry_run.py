@@ -26,7 +26,7 @@ def test_no_golden_file_is_left_over():
 
 def test_local_gives_the_words_as_they_are():
     words = shlex.split((GOLDEN / "local-hostile.txt").read_text())
-    assert words[0] == "env" and words[5:-3] == HOSTILE
+    assert words[0] == "env" and words[6:-3] == HOSTILE
 
 
 def test_a_host_of_a_pod_gets_the_words_as_they_are(tmp_path):
