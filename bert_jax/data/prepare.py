@@ -42,8 +42,7 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
         return epath.Path(config.prepared)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     facts = _facts(config, vocab_size)
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = epath.Path(cache) / "bert_jax" / f"corpus-{digest}"
+    folder = epath.Path(cache) / "bert_jax" / f"corpus-{_digest(facts)[:16]}"
     if not (folder / MANIFEST).exists():
         prepare(config, vocab_size, folder, report, facts=facts)
     return folder
@@ -97,12 +96,16 @@ def prepare(
     if output.exists():
         if (output / MANIFEST).exists():  # killed when there was nothing left but to clean up
             shutil.rmtree(work, ignore_errors=True)
-        raise UserError(f"{output}: exists already; name a new folder, or delete it first")
+        raise _exists(output)
     try:
         facts = facts or _facts(config, vocab_size)
         with _alone(work, report):
-            if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
-                return read_manifest(output)
+            if (output / MANIFEST).exists():  # somebody else finished some work meanwhile
+                shutil.rmtree(work, ignore_errors=True)
+                manifest = read_manifest(output)
+                if manifest["facts_sha256"] != _digest(facts):
+                    raise _exists(output)
+                return manifest
             _take_up(work, facts)
             try:
                 _work(config, vocab_size, work, facts, report, workers or _cores())
@@ -117,6 +120,14 @@ def prepare(
             f"room or name another folder, and start again"
         ) from error
     return read_manifest(output)
+
+
+def _exists(output: epath.PathLike) -> UserError:
+    return UserError(f"{output}: exists already; name a new folder, or delete it first")
+
+
+def _digest(facts: dict) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _cores() -> int:
@@ -202,6 +213,7 @@ def _work(
     split_characters = [sizes[split].pop("characters") for split in SPLITS]
     manifest = {
         **facts,
+        "facts_sha256": _digest(facts),
         "bert_jax": bert_jax.__version__,
         "dtype": dtype.str,
         "characters": sum(split_characters),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -221,6 +222,38 @@ def test_what_was_done_for_another_config_is_not_used(corpus, tmp_path):
         prepare(config_of(corpus, lowercase=False), tiny.VOCAB, output, interrupt)
     prepare(config_of(corpus), tiny.VOCAB, output, quiet)
     assert_same_folders(output, corpus.folder)
+
+
+def wait_for_another(config, other, output):
+    """prepare `other` while `config` is being prepared; what the one who waits gets."""
+    waits, found = threading.Event(), []
+
+    def wait():
+        try:
+            found.append(prepare(other, tiny.VOCAB, output, lambda *_: waits.set()))
+        except UserError as error:
+            found.append(str(error))
+
+    waiter = threading.Thread(target=wait)
+
+    def while_it_works(what, documents, characters, total):
+        if what.startswith("writing") and not waiter.ident:
+            waiter.start()
+            assert waits.wait(60)
+
+    manifest = prepare(config, tiny.VOCAB, output, while_it_works)
+    waiter.join(60)
+    return manifest, *found
+
+
+def test_who_waits_gets_the_work_of_another_if_it_is_the_same(corpus, tmp_path):
+    manifest, same = wait_for_another(config_of(corpus), config_of(corpus), tmp_path / "same")
+    assert same == manifest
+    _, told = wait_for_another(
+        config_of(corpus), config_of(corpus, lowercase=False), tmp_path / "other"
+    )
+    assert "exists already" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "same"]
 
 
 def assert_same_folders(mine, theirs):
