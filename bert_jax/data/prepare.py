@@ -99,7 +99,7 @@ def prepare(
         raise _exists(output)
     try:
         facts = facts or _facts(config, vocab_size)
-        with _alone(work, report):
+        with _alone(work, report) as lock:
             if (output / MANIFEST).exists():  # somebody else finished some work meanwhile
                 shutil.rmtree(work, ignore_errors=True)
                 manifest = read_manifest(output)
@@ -108,7 +108,7 @@ def prepare(
                 return manifest
             _take_up(work, facts)
             try:
-                _work(config, vocab_size, work, facts, report, workers or _cores())
+                _work(config, vocab_size, work, facts, report, workers or _cores(), lock)
                 (work / "whole").rename(output)
                 shutil.rmtree(work)
             finally:
@@ -135,8 +135,9 @@ def _cores() -> int:
 
 
 @contextmanager
-def _alone(work: Path, report: Report) -> Iterator[None]:
-    """Waits until no other process works in the folder, which is there then."""
+def _alone(work: Path, report: Report) -> Iterator[int]:
+    """Waits until no other process works in the folder, which is there then. Gives the lock's
+    file descriptor: the folder stays locked while any process that inherited it lives."""
     while True:
         work.mkdir(parents=True, exist_ok=True)
         with (work / ".lock").open("w") as file:
@@ -148,7 +149,7 @@ def _alone(work: Path, report: Report) -> Iterator[None]:
             # Whoever was here before may have deleted the folder, and with it this lock.
             lock = work / ".lock"
             if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield
+                yield file.fileno()
                 return
 
 
@@ -169,8 +170,9 @@ def _take_up(work: Path, facts: dict) -> None:
 
 
 def _work(
-    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int
-) -> None:
+    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int,
+    lock: int,
+) -> None:  # fmt: skip
     """Make work/whole, by way of work/done."""
     corpus, done = Corpus(config.source), work / "done"
     factors, size = survey(corpus, config, vocab_size, done, report)
@@ -195,7 +197,7 @@ def _work(
         characters += sum(document.characters for document in chunk.documents)
         report("tokenizing", documents, characters, size)
 
-    for chunk in encode_all(missing(), encoding, done, workers):
+    for chunk in encode_all(missing(), encoding, done, workers, lock):
         tell(chunk)
     parts = Parts([part_file(done, number) for number in range(count)], config.dedup)
     sizes = parts.sizes()
