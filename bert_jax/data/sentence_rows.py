@@ -43,6 +43,11 @@ class SentenceRows:
     def __len__(self) -> int:
         return len(self._stretches if self._packing is None else self._packing)
 
+    def left_out(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> tuple[int, int]:
+        return 0, int(self._pieces(examples)[2].sum())
+
     def batch(
         self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
     ) -> dict[str, np.ndarray]:

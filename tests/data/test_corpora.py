@@ -37,6 +37,27 @@ def test_split_sentences(sentences: list[str]) -> None:
     assert split_sentences("  " + " \n ".join(sentences)) == sentences
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["他来了。", "你好吗？", "很好！", "再见"],
+        ["他说：“走吧！”他们走了。", "他说：“好。”", "“真的？”", "“是。”", "好。"],
+        ["円周率は３．１４である。", "「行こう！」と彼は言った．", "終わり｡", "次。"],
+        ["वह आया।", "कौन था?", "राम॥", "हाँ।"],
+        ["هل جاء؟", "نعم۔", "لا."],
+        ["Նա եկավ։", "Այո։"],
+        ["እሱ መጣ።", "ማን፧", "አዎ።"],
+        ["သူလာသည်။", "ဟုတ်ကဲ့။"],
+    ],
+)
+@pytest.mark.parametrize("between", ["", " "])
+def test_sentences_of_other_scripts(sentences: list[str], between: str) -> None:
+    text = between.join(sentences)
+    if "?" in text or ". " in text:  # a Latin mark needs its space
+        text = " ".join(sentences)
+    assert split_sentences(text) == sentences
+
+
 def test_split_sentences_is_linear_without_boundaries() -> None:
     assert len(split_sentences("an e.g. b " * 100_000)) == 1
 

@@ -14,6 +14,7 @@ from bert_jax.data.offsets import Offsets
 from bert_jax.data.records import Index, Rows
 from bert_jax.data.spans import Text, cut_sentence_pairs, cut_spans
 from bert_jax.data.stretches import cut_stretches, pack
+from bert_jax.data.units import Units
 from tests import tiny
 from tests.data.test_examples import MemoryRows
 
@@ -32,9 +33,13 @@ def large():
     return index(SENTENCES)
 
 
+def units_of(index, room):
+    return Units(index, Offsets(index.sentence_lengths), room)
+
+
 CUTS = {
-    "segment-pair": lambda index: cut_spans(index, 125),
-    "sentence-pair": lambda index: cut_sentence_pairs(index),
+    "segment-pair": lambda index: cut_spans(units_of(index, 125), 125),
+    "sentence-pair": lambda index: cut_sentence_pairs(units_of(index, 125)),
     "doc-sentences": lambda index: cut_stretches(index, 126, 0),
     "full-sentences": lambda index: cut_stretches(index, 126, 2),
 }
@@ -110,7 +115,7 @@ def test_blocks_make_no_difference(monkeypatch):
 
     def all_tables():
         found = [
-            cut_spans(rows.index, 61), cut_sentence_pairs(rows.index),
+            cut_spans(units_of(rows.index, 61), 61), cut_sentence_pairs(units_of(rows.index, 61)),
             *(cut_stretches(rows.index, 62, border) for border in (0, 1, 2)),
         ]  # fmt: skip
         return [
@@ -121,6 +126,7 @@ def test_blocks_make_no_difference(monkeypatch):
     expected = all_tables()
     monkeypatch.setattr("bert_jax.data.stretches._SENTENCES", 67)
     monkeypatch.setattr("bert_jax.data.spans._ROWS", 5)
+    monkeypatch.setattr("bert_jax.data.units._BLOCK", 9)
     monkeypatch.setattr("bert_jax.data.offsets._BLOCK", 64)
     assert all_tables() == expected
     text = [
