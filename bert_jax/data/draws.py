@@ -77,7 +77,8 @@ def _high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     (a_high, a_low), (b_high, b_low) = ((x >> _HALF, x & _LOW) for x in (a, b))
     crossed, other = a_high * b_low, a_low * b_high
     carried = (a_low * b_low >> _HALF) + (crossed & _LOW) + (other & _LOW)
-    return a_high * b_high + (crossed >> _HALF) + (other >> _HALF) + (carried >> _HALF)
+    high = a_high * b_high + (crossed >> _HALF) + (other >> _HALF) + (carried >> _HALF)
+    return np.asarray(high)
 
 
 def permute(index: np.ndarray, size: int | np.ndarray, keys: Keys, rounds: int = 6) -> np.ndarray:
