@@ -102,7 +102,7 @@ class SentencePairs:
         self._length, self._short_probability = config.sequence_length, short_probability
         self._room = config.sequence_length - 3  # [CLS] and two [SEP]
         self._single = config.format == "sentence-pair"
-        self._units = Units(rows.index, self._text.sentences, self._room)
+        self._units = Units(rows, self._room)
         self._spans = (
             cut_sentence_pairs(self._units) if self._single else cut_spans(self._units, self._room)
         )
@@ -112,7 +112,7 @@ class SentencePairs:
         self._cut_inside = config.pairs != "nsp"
         self.labels = None if config.pairs == "none" else config.pairs
         self.one_sentence = self._spans.one_sentence
-        if config.pairs == "nsp" and rows.index.documents.min() == rows.index.documents.max():
+        if config.pairs == "nsp" and rows.index.documents < 2:
             raise UserError(
                 f"{rows.folder}: the {rows.split} split has fewer than two documents, and a "
                 f"random segment comes from another one; put a blank line between documents, or "
@@ -201,11 +201,11 @@ class SentencePairs:
         """For each row sentences of another document, from a random one on, that reach `wanted`
         tokens, if their row has them."""
         draw, units = key(keys, Purpose.OTHER_DOCUMENT), self._units
-        documents = self._text.index.documents
+        document_of = self._text.index.document_of
         others = integers(draw, len(self._spans))
         found, starts, ends = self._spans.at(others, units)
         attempt = 0
-        while (same := documents[found] == documents[rows]).any():
+        while (same := document_of(found) == document_of(rows)).any():
             attempt += 1  # ends: there are at least two documents
             others = np.where(same, integers(draw, len(self._spans), counter=attempt), others)
             found, starts, ends = self._spans.at(others, units)

@@ -76,11 +76,11 @@ class SentenceRows:
         if not self._cross:
             return np.arange(len(examples)), starts, sizes
         # Cut at each row in it that begins a document.
-        ends, documents = starts + sizes, self._text.index.documents
+        ends, begins_document = starts + sizes, self._text.index.begins
         first, last = self._text.row_of(starts), self._text.row_of(ends - 1)
         owner, step = count_out(last - first)
         rows = first[owner] + 1 + step
-        borders = documents[rows] != documents[rows - 1]
+        borders = begins_document[rows] > 0
         owner, rows = owner[borders], rows[borders]
         begins = np.concatenate([starts, self._text.row_start(rows)])
         order = np.argsort(np.concatenate([np.arange(len(examples)), owner]), kind="stable")

@@ -23,7 +23,6 @@ class Text:
 
     def __init__(self, rows: Rows):
         self.rows, self.index = rows, rows.index
-        self.sentences = Offsets(rows.index.sentence_lengths)
         self._kept: dict[int, np.ndarray] = {}
         self._room = KEPT
 
@@ -32,24 +31,25 @@ class Text:
 
     def read(self, starts: Int[np.ndarray, "n"], sizes: Int[np.ndarray, "n"]) -> np.ndarray:
         """The ids of n stretches of tokens, one stretch after the other in a single array."""
-        ends = starts + sizes
-        first, last = self.row_of(starts), self.row_of(ends - (sizes > 0))
+        ends, index = starts + sizes, self.index
+        borders = np.concatenate([starts, ends - (sizes > 0)])
+        first, last = np.split(index.records.piece_at(index.sentences.piece_at(borders)), 2)
         owner, step = count_out(np.where(sizes > 0, last + 1 - first, 0))
-        # What is cut from the same row, as A and B mostly are, is read once.
+        # What is cut from the same record, as A and B mostly are, is read once.
         needed, places = np.unique(first[owner] + step, return_inverse=True)
-        tokens = self._rows(needed)
-        row_starts = self.row_start(needed)[places]
-        begins = np.maximum(starts[owner] - row_starts, 0)
-        stops = ends[owner] - row_starts  # a slice ends at the row's end in any case
+        tokens = self._records(needed)
+        record_starts = index.sentences[index.records[needed]][places]
+        begins = np.maximum(starts[owner] - record_starts, 0)
+        stops = ends[owner] - record_starts  # a slice ends at the record's end in any case
         cuts = zip(places.tolist(), begins.tolist(), stops.tolist(), strict=True)
         return np.concatenate([tokens[place][begin:stop] for place, begin, stop in cuts])
 
-    def _rows(self, numbers: Int[np.ndarray, "n"]) -> list[np.ndarray]:
-        """The ids of each row. The first that are read are kept, while there is room: examples
+    def _records(self, numbers: Int[np.ndarray, "n"]) -> list[np.ndarray]:
+        """The ids of each record. The first that are read are kept, while there is room: examples
         come in random order, so any others would be asked for as often."""
         kept = self._kept
         missing = [number for number in numbers.tolist() if number not in kept]
-        read = dict(zip(missing, self.rows.read(np.array(missing, int)), strict=True))
+        read = dict(zip(missing, self.rows.records(np.array(missing, int)), strict=True))
         found = [kept[n] if n in kept else read[n] for n in numbers.tolist()]
         for number, tokens in read.items():
             if tokens.nbytes <= self._room:
@@ -58,14 +58,11 @@ class Text:
         return found
 
     def row_of(self, tokens: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-        return self.row_of_sentence(self.sentences.piece_at(tokens))
-
-    def row_of_sentence(self, sentences: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-        return np.searchsorted(self.index.row_ends, sentences, side="right")
+        return self.index.rows.piece_at(self.index.sentences.piece_at(tokens))
 
     def row_start(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         """The first token of each row."""
-        return self.sentences[np.where(rows > 0, self.index.row_ends[rows - 1], 0)]
+        return self.index.sentences[self.index.rows[rows]]
 
 
 @dataclass(frozen=True)
@@ -133,12 +130,12 @@ def count_out(
 def _blocks(units: Units) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of some rows after the other: first and last-plus-one unit of each row, and the offsets of
     the units in tokens, all counted from the block's own beginning."""
-    index = units.index
-    for row in range(0, len(index.row_ends), _ROWS):
-        begin = int(index.row_ends[row - 1]) if row else 0
-        ends = np.asarray(index.row_ends[row : row + _ROWS], np.int64)
-        offsets, numbers = units.offsets(begin, int(ends[-1]))
-        ends = numbers[ends - begin]
+    counts, begin = units.index.row_sentences, 0
+    for row in range(0, len(counts), _ROWS):
+        row_ends = np.cumsum(counts[row : row + _ROWS], dtype=np.int64)
+        offsets, numbers = units.offsets(begin, begin + int(row_ends[-1]))
+        begin += int(row_ends[-1])
+        ends = numbers[row_ends]
         yield np.concatenate([[0], ends[:-1]]), ends, offsets
 
 

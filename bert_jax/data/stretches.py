@@ -59,11 +59,11 @@ def cut_stretches(index: Index, tokens: int, border: int) -> Stretches:
 
 def _documents(index: Index, sentence: int, count: int) -> Int[np.ndarray, "count"]:
     """Of `count` sentences from one on: how many documents began after the first of them."""
-    rows = np.searchsorted(index.row_ends, [sentence, sentence + count - 1], side="right")
-    row_ends = np.minimum(index.row_ends[rows[0] : rows[1] + 1], sentence + count)
-    documents = index.documents[rows[0] : rows[1] + 1]
-    begun = np.cumsum(np.diff(documents, prepend=documents[:1]) != 0)
-    return np.repeat(begun, np.diff(row_ends, prepend=sentence))
+    first, last = index.rows.piece_at(np.array([sentence, sentence + count - 1]))
+    before = sentence - index.rows[np.array([first])]  # sentences of the first row
+    ends = np.cumsum(index.row_sentences[first : last + 1], dtype=np.int64) - before
+    begun = np.cumsum(index.begins[first : last + 1], dtype=np.int64)
+    return np.repeat(begun - begun[0], np.diff(np.minimum(ends, count), prepend=0))
 
 
 def _chain(following: Int[np.ndarray, "n"], place: int) -> Int[np.ndarray, "chosen"]:

@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from bert_jax.data.offsets import Offsets
-from bert_jax.data.records import Index
+from bert_jax.data.records import Index, Rows
 
 _BLOCK = 1 << 20  # sentences looked at at once
 
@@ -15,12 +14,12 @@ class Units:
     other sentence is one unit. So any two make a pair of which nothing is left out: of longer
     ones the same ends would be cut off in every epoch.
 
-    Beside `sentences`, the offsets of all sentences in tokens, 24 bytes a sentence that is cut.
+    Beside the index, 24 bytes a sentence that is cut.
     """
 
-    def __init__(self, index: Index, sentences: Offsets, room: int):
-        self.index, self._sentences = index, sentences
-        lengths, cut, pieces = index.sentence_lengths, [], []
+    def __init__(self, rows: Rows, room: int):
+        self._rows = rows  # pickles as its path
+        lengths, cut, pieces = self.index.sentence_lengths, [], []
         for begin in range(0, len(lengths), _BLOCK):
             (long,) = np.nonzero(lengths[begin : begin + _BLOCK] > room // 2)
             cut.append(begin + long)
@@ -31,8 +30,12 @@ class Units:
         self._more[1:] -= np.arange(1, len(self._more))
         self._firsts = self._cut + self._more[:-1]  # units that they begin with
 
+    @property
+    def index(self) -> Index:
+        return self._rows.index
+
     def __len__(self) -> int:
-        return len(self._sentences) + int(self._more[-1])
+        return len(self.index.sentence_lengths) + int(self._more[-1])
 
     @property
     def cut_sentences(self) -> int:
@@ -41,23 +44,23 @@ class Units:
     def __getitem__(self, units: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
         """The first token of each; of len(self) where the last one ends."""
         sentences, piece, pieces = self._locate(units)
-        found = self._sentences[sentences]
+        found = self.index.sentences[sentences]
         (inner,) = np.nonzero(piece)
-        lengths = self._sentences.lengths[sentences[inner]].astype(np.int64)
+        lengths = self.index.sentence_lengths[sentences[inner]].astype(np.int64)
         found[inner] += piece[inner] * lengths // pieces[inner]
         return found
 
     def first_from(self, tokens: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
         """The first unit that begins there or later; len(self) where there is none."""
-        sentences = self._sentences.first_from(tokens)
+        sentences = self.index.sentences.first_from(tokens)
         found = self.of_sentence(sentences)
         # It may be a piece of the sentence before.
         place = np.searchsorted(self._cut, sentences - 1)
         (maybe,) = np.nonzero(np.append(self._cut, -2)[place] == sentences - 1)
         before, place = sentences[maybe] - 1, place[maybe]
         pieces = self._more[place + 1] - self._more[place] + 1
-        inside = tokens[maybe] - self._sentences[before]
-        lengths = self._sentences.lengths[before].astype(np.int64)
+        inside = tokens[maybe] - self.index.sentences[before]
+        lengths = self.index.sentence_lengths[before].astype(np.int64)
         found[maybe] = self._firsts[place] + np.minimum(-(-inside * pieces // lengths), pieces)
         return found
 
@@ -66,11 +69,11 @@ class Units:
         return sentences + self._more[np.searchsorted(self._cut, sentences)]
 
     def row_of(self, units: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
-        return np.searchsorted(self.index.row_ends, self._locate(units)[0], side="right")
+        return self.index.rows.piece_at(self._locate(units)[0])
 
     def row_ends(self, rows: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
         """The unit after each row's last."""
-        return self.of_sentence(np.asarray(self.index.row_ends[rows], np.int64))
+        return self.of_sentence(self.index.rows[rows + 1])
 
     def offsets(self, begin: int, end: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
         """Of the sentences from `begin` to `end`: tokens before each of their units and after

@@ -12,7 +12,7 @@ from bert_jax.data.config import DataConfig
 from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import TrainingBatches
 from bert_jax.data.records import Index, Rows
-from bert_jax.data.spans import Text, cut_sentence_pairs, cut_spans
+from bert_jax.data.spans import cut_sentence_pairs, cut_spans
 from bert_jax.data.units import Units
 from bert_jax.errors import UserError
 from tests import tiny
@@ -37,19 +37,21 @@ class MemoryRows(Rows):
             for number, document in enumerate(documents)
             for start in range(0, len(document), sentences_a_row)
         ]
-        row_ends = np.cumsum([count for count, _ in counts], dtype=int)
-        self.index = Index(
-            np.array(lengths, int), row_ends, np.array([number for _, number in counts], int)
-        )
+        sentences = np.array([count for count, _ in counts], int)
+        begins = np.diff([number for _, number in counts], prepend=-1) != 0
+        self.index = Index(np.array(lengths, int), sentences, begins.astype(int), sentences)
+        self.row_ends = np.cumsum(sentences)
         self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=int)])
         self.sentence_of = np.repeat(np.arange(len(lengths)), lengths)
         self.document_of = np.repeat(np.arange(len(documents)), [sum(d) for d in documents])
 
-    def read(self, rows):
-        starts = np.concatenate([[0], self.index.row_ends[:-1]])
+    def __reduce__(self):
+        return object.__reduce_ex__(self, 2)
+
+    def records(self, numbers):
+        starts = np.concatenate([[0], self.row_ends[:-1]])
         return [
-            10 + np.arange(self.offsets[starts[r]], self.offsets[self.index.row_ends[r]])
-            for r in rows
+            10 + np.arange(self.offsets[starts[r]], self.offsets[self.row_ends[r]]) for r in numbers
         ]
 
 
@@ -81,7 +83,7 @@ def draw(examples, count, seed=0):
 
 
 def units_of(rows, room=61):
-    return Units(rows.index, Text(rows).sentences, room)
+    return Units(rows, room)
 
 
 def test_spans_cover_every_sentence_once(rows):
@@ -91,8 +93,8 @@ def test_spans_cover_every_sentence_once(rows):
     places = np.concatenate([np.arange(s, e) for s, e in zip(starts, ends, strict=True)])
     np.testing.assert_array_equal(places, np.arange(len(rows.index.sentence_lengths)))
     assert (ends - starts >= 2).all()
-    assert (starts >= np.concatenate([[0], rows.index.row_ends])[numbers]).all()
-    assert (ends <= rows.index.row_ends[numbers]).all()
+    assert (starts >= np.concatenate([[0], rows.row_ends])[numbers]).all()
+    assert (ends <= rows.row_ends[numbers]).all()
 
 
 def test_true_continuations_go_on_and_random_ones_are_of_another_document(rows):
@@ -218,7 +220,7 @@ def test_sentence_pairs_are_two_whole_sentences(rows):
     _, starts, ends = spans.at(np.arange(len(spans)), units)
     covered = np.concatenate([starts, ends - 1])
     assert set(covered.tolist()) == set(range(len(rows.index.sentence_lengths)))
-    odd = np.diff(rows.index.row_ends, prepend=0) % 2 == 1
+    odd = np.diff(rows.row_ends, prepend=0) % 2 == 1
     assert len(covered) == len(set(covered.tolist())) + odd.sum()
 
     batch = draw(build(rows, "sentence-pair"), 2000)
@@ -309,7 +311,8 @@ def test_units_are_sentences_and_the_even_pieces_of_long_ones(most):
     rows = MemoryRows([rng.integers(1, most + 1, rng.integers(1, 9)).tolist() for _ in range(50)])
     units, sizes, firsts, row_ends = units_of(rows, 61), [], [], []
     for row in range(50):
-        for length in rows.index.sentence_lengths[rows.index.sentences(row)].tolist():
+        begin = int(rows.row_ends[row - 1]) if row else 0
+        for length in rows.index.sentence_lengths[begin : rows.row_ends[row]].tolist():
             count = 1 if length <= 30 else -(-length // 30)
             firsts.append(len(sizes))
             sizes += np.diff([length * n // count for n in range(count + 1)]).tolist()
@@ -327,10 +330,10 @@ def test_units_are_sentences_and_the_even_pieces_of_long_ones(most):
     np.testing.assert_array_equal(
         units.row_of(every[:-1]), np.searchsorted(row_ends, every[:-1], side="right")
     )
-    found, of_sentence = units.offsets(int(rows.index.row_ends[9]), int(rows.index.row_ends[30]))
+    found, of_sentence = units.offsets(int(rows.row_ends[9]), int(rows.row_ends[30]))
     begin, end = row_ends[9], row_ends[30]
     np.testing.assert_array_equal(found, starts[begin : end + 1] - starts[begin])
-    inner = slice(rows.index.row_ends[9], rows.index.row_ends[30])
+    inner = slice(rows.row_ends[9], rows.row_ends[30])
     np.testing.assert_array_equal(of_sentence, np.append(firsts[inner], end) - begin)
 
 

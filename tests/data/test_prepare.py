@@ -1,15 +1,18 @@
 """A corpus on disk: whole or not there, the same every time, splits apart."""
 
 import json
+import os
+import resource
 import shutil
 import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from etils import epath
 
-from bert_jax.data import corpora, duplicates
+from bert_jax.data import corpora, duplicates, records
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.merge import UNIGRAM
@@ -84,9 +87,11 @@ def test_a_long_document_becomes_several_rows(corpus, tmp_path):
         if len(found) > 2:
             break
     assert len(found) > 4 and 0 < min(map(len, found)) <= max(map(len, found)) <= ROW_TOKENS
-    long = rows.index.documents == rows.index.documents[0]
+    every = np.arange(len(rows))
+    long = rows.index.document_of(every) == 1
     assert long.sum() > 4
-    lengths = [rows.index.sentence_lengths[rows.index.sentences(r)] for r in range(len(rows))]
+    borders = rows.index.rows[np.arange(len(rows) + 1)].tolist()
+    lengths = [rows.index.sentence_lengths[b:e] for b, e in pairwise(borders)]
     assert [sum(map(int, row)) for row in lengths] == list(map(len, found))
     assert max(map(max, lengths)) == ROW_TOKENS
     tokenizer = load_tokenizer(tmp_path / "p" / "tokenizer")
@@ -101,20 +106,66 @@ def lines_of(path):
     return path.read_text().split("\n")
 
 
-def test_short_and_long_rows_take_little_room(tmp_path):
+@pytest.mark.parametrize(
+    "shortest, longest, sentence", [(100, 1000, 20), (20, 20, 10), (4, 30, 20)]
+)
+def test_short_and_long_rows_take_little_room(tmp_path, shortest, longest, sentence):
     """At most 2.5 bytes a token, of tokens that nothing can compress."""
     rng = np.random.default_rng(0)
-    rows = [rng.integers(0, 65536, n).astype("<u2") for n in rng.integers(100, 1000, 2000)]
+    sizes = rng.integers(shortest, longest + 1, 8_000_000 // (shortest + longest))
+    rows = [rng.integers(0, 65536, n).astype("<u2") for n in sizes]
     tokens = sum(map(len, rows))
-    lengths = [np.diff([0, *range(20, len(row), 20), len(row)]) for row in rows]
+    lengths = [np.diff([*range(0, len(row), sentence), len(row)]) for row in rows]
     counts = np.array(list(map(len, lengths)))
-    writer = SplitWriter(
-        epath.Path(tmp_path), "train", np.dtype("<u2"), len(rows), int(sum(counts))
-    )
+    writer = SplitWriter(epath.Path(tmp_path), "train", np.dtype("<u2"))
     writer.add(rows, np.concatenate(lengths).astype(np.uint16), counts, np.arange(len(rows)))
     writer.close()
-    assert tokens > 1_000_000
+    assert tokens > 3_900_000  # a shard's end may be 64 KiB of nothing
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2.5 * tokens
+
+
+def test_a_row_is_read_from_its_record(tmp_path, monkeypatch):
+    """From one of its own or shared with others, in one of many shards, however few may be open
+    at once; a document of several rows is one."""
+    monkeypatch.setattr(records, "_RECORDS_A_SHARD", 3)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 200, n).astype("<u2") for n in rng.integers(1, 600, 400)]
+    lengths = [np.diff([*range(0, len(row), 50), len(row)]) for row in rows]
+    counts = np.array(list(map(len, lengths)))
+    documents = np.cumsum(rng.integers(0, 2, len(rows)))
+    writer = SplitWriter(epath.Path(tmp_path), "train", np.dtype("<u2"))
+    for part in (slice(0, 150), slice(150, 150), slice(150, 400)):
+        found = lengths[part]
+        all_lengths = np.concatenate([np.empty(0, int), *found])
+        writer.add(rows[part], all_lengths, counts[part], documents[part])
+    count = writer.close()
+    manifest = {
+        "format": records.FORMAT, "vocab_size": 200, "dtype": "<u2",
+        "splits": {"train": {"rows": 400, "sentences": int(counts.sum()), "records": count}},
+        "shards": records.shard_sizes(epath.Path(tmp_path), {"train": count}),
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert count < 200 and len(manifest["shards"]) == -(-count // 3) > 30
+
+    limits, found = resource.getrlimit(resource.RLIMIT_NOFILE), Rows(tmp_path, "train")
+    opened = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))
+    monkeypatch.setattr(records, "_most_open", lambda: 10)
+    try:
+        order = rng.permutation(400)
+        for start in range(0, 400, 7):
+            numbers = order[start : start + 7]
+            for number, row in zip(numbers, found.read(numbers), strict=True):
+                np.testing.assert_array_equal(row, rows[number])
+        assert opened < len(os.listdir("/proc/self/fd")) <= opened + 10
+        monkeypatch.setattr(records, "_most_open", lambda: 1000)
+        with pytest.raises(UserError, match="Too many open files.*ulimit -n"):
+            found.read(np.arange(400))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    expected = np.unique(documents, return_inverse=True)[1] + 1
+    np.testing.assert_array_equal(found.index.document_of(np.arange(400)), expected)
+    assert found.index.documents == expected[-1]
 
 
 def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
@@ -191,7 +242,7 @@ def test_a_sentence_after_another_has_a_space_before_it(corpus, tmp_path):
     prepare(config_of(corpus, tokenizer=str(tmp_path / "roberta")), 400, tmp_path / "out", quiet)
     rows = Rows(tmp_path / "out", "train")
     (first,) = rows.read(np.array([0]))
-    ends = np.cumsum(rows.index.sentence_lengths[rows.index.sentences(0)])
+    ends = np.cumsum(rows.index.sentence_lengths[: rows.index.row_sentences[0]])
     begins = [tokenizer.piece(int(first[place]))[0] for place in [0, *ends[:-1]]]
     assert begins[0] != "Ġ" and set(begins[1:]) == {"Ġ"}
 
@@ -265,8 +316,7 @@ def assert_same_folders(mine, theirs):
 
 def test_a_damaged_folder_is_named(corpus, tmp_path):
     folder = shutil.copytree(corpus.folder, tmp_path / "copy")
-    np.save(folder / "train-row_ends.npy", np.arange(3))
-    np.save(folder / "train-documents.npy", np.arange(3, dtype=np.int32))
+    np.save(folder / "train-row_sentences.npy", np.arange(3))
     with pytest.raises(UserError, match="damaged"):
         Rows(folder, "train")
     (folder / "manifest.json").unlink()
@@ -347,9 +397,9 @@ def test_tfds_reads_the_folder(corpus):
     for split in ("train", "held_out"):
         rows = Rows(corpus.folder, split)
         source = builder.as_data_source(split=split)
-        assert len(source) == len(rows)
-        for number, row in enumerate(rows.read(np.arange(len(rows)))):
-            np.testing.assert_array_equal(source[number]["input_ids"], row)
+        assert len(source) == builder.info.splits[split].num_examples > 0
+        found = np.concatenate([source[number]["input_ids"] for number in range(len(source))])
+        np.testing.assert_array_equal(found, np.concatenate(rows.read(np.arange(len(rows)))))
 
 
 def test_a_vocabulary_of_another_size_is_named(corpus):

@@ -3,6 +3,7 @@
 import pickle
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import key, permute
 from bert_jax.data.examples import build_examples
 from bert_jax.data.offsets import Offsets
-from bert_jax.data.records import Index, Rows
+from bert_jax.data.records import _INDEX, Index, Rows
 from bert_jax.data.spans import Text, cut_sentence_pairs, cut_spans
 from bert_jax.data.stretches import cut_stretches, pack
 from bert_jax.data.units import Units
@@ -24,8 +25,8 @@ SENTENCES, ROW = 40_000_000, 20
 
 def index(sentences):
     lengths = np.resize(np.random.default_rng(0).integers(1, 64, 1 << 20), sentences)
-    row_ends = np.arange(ROW, sentences + 1, ROW)
-    return Index(lengths.astype(np.uint16), row_ends, np.arange(len(row_ends), dtype=np.int32))
+    counts = np.full(sentences // ROW, ROW, np.uint16)
+    return Index(lengths.astype(np.uint16), counts, np.ones(len(counts), np.uint8), counts)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def large():
 
 
 def units_of(index, room):
-    return Units(index, Offsets(index.sentence_lengths), room)
+    return Units(SimpleNamespace(index=index), room)
 
 
 CUTS = {
@@ -152,7 +153,7 @@ def test_an_index_may_be_mapped_from_its_files(corpus, form):
     """And is then not sent to another process, which maps it anew."""
     config = replace(tiny.DATA, format=form, packing=form != "segment-pair")
     rows, mapped = Rows(corpus.folder, "train"), Rows(corpus.folder, "train")
-    files = (corpus.folder / f"train-{name}.npy" for name in ("lengths", "row_ends", "documents"))
+    files = (corpus.folder / f"train-{name}.npy" for name in _INDEX)
     mapped.index = Index(*(np.load(file, mmap_mode="r") for file in files))
     numbers = np.arange(30)
     expected, found = (
