@@ -372,6 +372,17 @@ def test_the_same_text_twice(tmp_path):
     assert twice["splits"]["held_out"]["documents"] == 40 - trained
 
 
+def test_files_of_one_name_in_two_members_are_two(corpus, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        shutil.copy(corpus.text, tmp_path / folder / "t.txt")
+    folder = str(corpus.folder)
+    for source in ("{0}/a/t.txt + {0}/b/t.txt", "{0}/a/t.txt,{0}/b/t.txt"):
+        config = config_of(corpus, source=source.format(tmp_path), dedup=True, tokenizer=folder)
+        manifest = prepare(config, tiny.VOCAB, tmp_path / f"{len(source)}", quiet)
+        assert manifest["found"]["duplicate_documents"] == 24
+
+
 def test_duplicates_are_found_in_rounds(monkeypatch):
     monkeypatch.setattr(duplicates, "_AT_ONCE", 7)
     rng = np.random.default_rng(0)

@@ -131,6 +131,11 @@ def test_files_by_comma_and_pattern(tmp_path):
     # Names are short, unless two files would have the same.
     assert [d.name for d in documents(f"{tmp_path}/x/*.txt")] == ["1.txt:0", "2.txt:0"]
     assert len({d.name for d in documents(f"{tmp_path}/**/*.txt")}) == 3
+    # Also of several members; a file that is read twice is one file.
+    for source in (f"{tmp_path}/x/1.txt + {tmp_path}/y/1.txt", f"{tmp_path}/[xy]/1.txt"):
+        assert [d.name for d in documents(source)] == ["x/1.txt:0", "y/1.txt:0"]
+    twice = documents(f"{tmp_path}/x/1.txt + 0.9x {tmp_path}/x/1.txt")
+    assert {d.name for d in twice} == {"1.txt:0"}
     with pytest.raises(UserError, match="nothing fits this pattern"):
         parse(f"{tmp_path}/*.text")
     odd = tmp_path / "2x a + b,c@d.txt"

@@ -3,7 +3,6 @@
 import pickle
 import tracemalloc
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,8 +33,13 @@ def large():
     return index(SENTENCES)
 
 
+class IndexAlone(Rows):
+    def __init__(self, index):
+        self.index = index
+
+
 def units_of(index, room):
-    return Units(SimpleNamespace(index=index), room)
+    return Units(IndexAlone(index), room)
 
 
 CUTS = {
