@@ -68,6 +68,9 @@ def build_examples(
     return SentencePairs(rows, vocabulary, config, types, short)
 
 
+_ATTEMPTS = 16  # to find a document that is long enough
+
+
 class Ranges(NamedTuple):
     """Tokens of a split, for each row of a batch."""
 
@@ -86,8 +89,9 @@ class SentencePairs:
     released code: from the longer of the two, in front or at the end by a coin for each token.
 
     What B is, by `pairs`. 'nsp' (Devlin et al. 2018, 3.1 and A.2): in half of the rows a random
-    segment of another document, built of whole sentences until it is as long as the true B, so
-    that its length gives nothing away; where the row is a single sentence, always. 'sop' (Lan et
+    segment of another document, of whole sentences and about as long as the true B, so that the
+    lengths say next to nothing of the label (in the released code they do: a random B fills the
+    row where a true one ends with its document); where the row is a single sentence, always. 'sop' (Lan et
     al. 2020, 3.1): in half of the rows A and B are swapped, before any length is fitted. 'none':
     what follows A. In the last two a single sentence is cut inside, at a random place, and one
     of a single token has no B: [CLS] A [SEP], of weight 0.
@@ -190,29 +194,45 @@ class SentencePairs:
     ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
         alone = b.sizes == 0
         is_random = alone | (uniform(key(keys, Purpose.RANDOM_NEXT)) < 0.5)
-        wanted = np.where(alone, np.maximum(rooms - a.sizes, 1), b.sizes)
-        if self._single:
-            wanted = np.ones_like(wanted)  # the unit that the first token is of
-        b = self._other_documents(rows, wanted, keys).where(is_random, b)
+        full = alone | (a.sizes + b.sizes >= rooms)
+        wanted = np.where(full, np.maximum(rooms - a.sizes, 1), b.sizes)
+        if self._single:  # the unit that the first token is of
+            wanted, full = np.ones_like(wanted), np.ones_like(full)
+        b = self._other_documents(rows, wanted, full, keys).where(is_random, b)
         weights = np.ones(len(keys), np.float32)
         return a, b, {"nsp_labels": is_random.astype(np.int32), "nsp_weights": weights}
 
-    def _other_documents(self, rows: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> Ranges:
-        """For each row sentences of another document, from a random one on, that reach `wanted`
-        tokens, if their row has them."""
-        draw, units = key(keys, Purpose.OTHER_DOCUMENT), self._units
-        document_of = self._text.index.document_of
+    def _other_documents(
+        self, rows: np.ndarray, wanted: np.ndarray, full: np.ndarray, keys: np.ndarray
+    ) -> Ranges:
+        """For each row units of another document, from a random one on: where `full`, as many as
+        reach `wanted` tokens, as the true B there is of as many as fill the row; else as many as
+        come nearest to that, the true B having ended with its document.
+
+        A document (its row) that is too short for that is drawn again, _ATTEMPTS times.
+        """
+        draw, units, index = key(keys, Purpose.OTHER_DOCUMENT), self._units, self._text.index
         others = integers(draw, len(self._spans))
-        found, starts, ends = self._spans.at(others, units)
-        attempt = 0
-        while (same := document_of(found) == document_of(rows)).any():
-            attempt += 1  # ends: there are at least two documents
-            others = np.where(same, integers(draw, len(self._spans), counter=attempt), others)
+        mine, attempt = index.document_of(rows), 0
+        while True:
             found, starts, ends = self._spans.at(others, units)
+            row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
+            wrong = index.document_of(found) == mine
+            if attempt < _ATTEMPTS:
+                wrong |= units[row_ends] - units[row_begins] < wanted
+            if not wrong.any():  # in the end: there are at least two documents
+                break
+            attempt += 1
+            others = np.where(wrong, integers(draw, len(self._spans), counter=attempt), others)
         starts = starts + integers(key(draw, others), ends - starts)
-        reached = units.first_from(units[starts] + wanted)
-        ends = np.minimum(reached, units.row_ends(found))
-        return Ranges(units[starts], units[ends] - units[starts])
+        latest = units.first_from(np.maximum(units[row_ends] - wanted, 0) + 1) - 1
+        starts = np.minimum(starts, np.maximum(latest, row_begins))
+        begins = units[starts]
+        ends = np.minimum(units.first_from(begins + wanted), row_ends)
+        fewer = np.maximum(ends - 1, starts + 1)
+        nearer = 2 * (begins + wanted) < units[ends] + units[fewer]
+        ends = np.where(nearer & ~full, fewer, ends)
+        return Ranges(begins, units[ends] - begins)
 
     def _sentence_order(
         self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray
