@@ -91,10 +91,10 @@ class SentencePairs:
     What B is, by `pairs`. 'nsp' (Devlin et al. 2018, 3.1 and A.2): in half of the rows a random
     segment of another document, of whole sentences and about as long as the true B, so that the
     lengths say next to nothing of the label (in the released code they do: a random B fills the
-    row where a true one ends with its document); where the row is a single sentence, always. 'sop' (Lan et
-    al. 2020, 3.1): in half of the rows A and B are swapped, before any length is fitted. 'none':
-    what follows A. In the last two a single sentence is cut inside, at a random place, and one
-    of a single token has no B: [CLS] A [SEP], of weight 0.
+    row where a true one ends with its document); where the row is a single sentence, always.
+    'sop' (Lan et al. 2020, 3.1): in half of the rows A and B are swapped, before any length is
+    fitted. 'none': what follows A. In the last two a single sentence is cut inside, at a random
+    place, and one of a single token has no B: [CLS] A [SEP], of weight 0.
     """
 
     def __init__(
