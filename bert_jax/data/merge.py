@@ -22,7 +22,7 @@ class Parts:
         self._files = files
         sizes = [len(_load(file, "names")[0]) for file in files]
         self._ends = np.cumsum(sizes)
-        found = find_duplicates(self._texts, sum(sizes))
+        found = find_duplicates(self._texts(), sum(sizes), files[0].parent)
         self._kept = ~found.again if dedup else np.ones(sum(sizes), bool)
         self.counts = {
             "duplicate_documents": int(found.again.sum()),

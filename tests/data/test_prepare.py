@@ -383,7 +383,7 @@ def test_files_of_one_name_in_two_members_are_two(corpus, tmp_path):
         assert manifest["found"]["duplicate_documents"] == 24
 
 
-def test_duplicates_are_found_in_rounds(monkeypatch):
+def test_duplicates_are_found_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     text = rng.integers(0, 60, 100)
@@ -395,7 +395,7 @@ def test_duplicates_are_found_in_rounds(monkeypatch):
             part = slice(start, start + 30)
             yield duplicates.Texts(digests[part], names[part], held[part])
 
-    found = duplicates.find_duplicates(stretches, 100)
+    found = duplicates.find_duplicates(stretches(), 100, tmp_path)  # each is read once
     expected = [text[n] in text[:n] for n in range(100)]
     assert found.again.tolist() == expected and any(expected)
     assert found.in_both_splits == sum(np.isin(text[held], text[~held]))
