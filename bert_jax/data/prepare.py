@@ -45,6 +45,7 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report) -> epath.Path:
     folder = epath.Path(cache) / "bert_jax" / f"corpus-{_digest(facts)[:16]}"
     if not (folder / MANIFEST).exists():
         prepare(config, vocab_size, folder, report, facts=facts)
+    shutil.rmtree(_work_folder(Path(folder)), ignore_errors=True)  # of one killed at its very end
     return folder
 
 
@@ -92,7 +93,7 @@ def prepare(
     if "://" in str(output):
         raise UserError(f"{output}: is not on this machine; prepare a local folder and copy it")
     output = Path(os.path.abspath(output))
-    work = output.parent / f".{output.name}.partial"
+    work = _work_folder(output)
     if output.exists():
         if (output / MANIFEST).exists():  # killed when there was nothing left but to clean up
             shutil.rmtree(work, ignore_errors=True)
@@ -120,6 +121,10 @@ def prepare(
             f"room or name another folder, and start again"
         ) from error
     return read_manifest(output)
+
+
+def _work_folder(output: Path) -> Path:
+    return output.parent / f".{output.name}.partial"
 
 
 def _exists(output: epath.PathLike) -> UserError:

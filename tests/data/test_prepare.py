@@ -177,6 +177,10 @@ def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
     calls.clear()
     cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert not calls
+    # A run that was killed when all but this was done.
+    left = first.parent / f".{first.name}.partial"
+    (left / "done").mkdir(parents=True)
+    assert cached(config, tiny.VOCAB, quiet) == first and not left.exists()
     other = config_of(corpus, held_out=0.4)
     assert cached(other, tiny.VOCAB, quiet) != first
 

@@ -239,6 +239,22 @@ def test_a_long_document_comes_in_parts(tmp_path, monkeypatch):
     assert [p.strip() for d in found[1:-1] for p in d.paragraphs] == lines
 
 
+def test_of_a_long_document_that_is_skipped_no_part_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_CHARACTERS", 100)
+    path = tmp_path / "a.txt"
+    lines = [b"This is line number %d." % number for number in range(20)]
+    long = b"\n".join(lines)
+    path.write_bytes(
+        b"\n\n\0\nShort \xff.\n\n" + long + b"\n\n" + long + b"\nBad \xff.\nMore.\n\n" + long
+    )
+    cleaning = Cleaning("skip")
+    found = list(documents(str(path), cleaning))
+    assert [(d.name, d.part) for d in found] == [
+        (f"a.txt:{number}", part) for number in (1, 3) for part in range(4)
+    ]
+    assert cleaning.counts["invalid_utf8"] == 2
+
+
 def test_a_line_that_is_no_line(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1 << 10)
     path = tmp_path / "a.txt"
