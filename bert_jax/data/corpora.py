@@ -88,15 +88,6 @@ class Corpus:
         }
 
 
-def documents(source: str, cleaning: Cleaning | None = None) -> Iterator[Document]:
-    """The documents of a source (`Corpus.documents`)."""
-    return Corpus(source).documents(cleaning or Cleaning())
-
-
-def fingerprint(source: str) -> dict[str, Any]:
-    return Corpus(source).fingerprint()
-
-
 def read(member: Member, cleaning: Cleaning) -> Iterator[Document]:
     """The documents of one member, once."""
     if member.dataset:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.data.corpora import documents, fingerprint, held_out
+from bert_jax.data.corpora import held_out
 from bert_jax.data.docstrings import prose
 from bert_jax.data.sentences import split_sentences
 from bert_jax.data.sources import installed, reading
 from bert_jax.data.sources.reading import Document
 from bert_jax.errors import UserError
+from tests.data.reading import documents, fingerprint
 
 
 @pytest.mark.parametrize(
@@ -315,9 +316,11 @@ def test_nothing_is_imported() -> None:
         import sys
         from bert_jax.data import corpora
         from bert_jax.data.sources import installed
+        from bert_jax.data.sources.reading import Cleaning
         before = set(sys.modules)
-        next(corpora.documents("installed-docs"))
-        corpora.fingerprint("installed-docs")
+        corpus = corpora.Corpus("installed-docs")
+        next(corpus.documents(Cleaning()))
+        corpus.fingerprint()
         loaded = {name.partition(".")[0] for name in sys.modules}
         print(sorted(loaded & (set(installed.PACKAGES) | {"jaxlib", "pydoc_data"})))
     """

@@ -22,6 +22,7 @@ from bert_jax.data.records import ROW_TOKENS, Rows, SplitWriter, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
 from bert_jax.errors import UserError
 from tests import tiny
+from tests.data.reading import documents
 
 
 def quiet(what, documents, characters, total):
@@ -41,7 +42,7 @@ def decoded(folder, split):
 
 def test_rows_hold_the_documents_of_their_split(corpus):
     texts = {"train": [], "held_out": []}
-    for document in corpora.documents(str(corpus.text)):
+    for document in documents(corpus.text):
         split = "held_out" if corpora.held_out(document.name, 0.3) else "train"
         texts[split].append(" ".join(sentences_of(document)).lower())
     assert texts["train"] and texts["held_out"]

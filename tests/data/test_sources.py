@@ -13,12 +13,13 @@ import pytest
 import zstandard
 
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.corpora import Corpus, documents, fingerprint, held_out
+from bert_jax.data.corpora import Corpus, held_out
 from bert_jax.data.sampling import sample, training_sentences
 from bert_jax.data.sources import readers, reading
 from bert_jax.data.sources.grammar import parse
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.errors import UserError
+from tests.data.reading import documents, fingerprint
 
 TEXTS = ["One is here. It is open.", "Two.\nIt goes on.", "", "Four, an é and a 字."]
 
