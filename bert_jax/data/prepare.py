@@ -214,7 +214,7 @@ def _work(
     shutil.copytree(done / "tokenizer", whole / "tokenizer")
     shards = merge(
         parts, sizes, whole, dtype, vocab_size,
-        lambda tokens, total: report("writing rows (tokens)", tokens, 0, 0),
+        lambda tokens, total: report("writing rows (tokens)", tokens, 0, total),
     )  # fmt: skip
 
     split_characters = [sizes[split].pop("characters") for split in SPLITS]

@@ -175,6 +175,8 @@ def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
     calls = []
     first = cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert calls and cached(config, tiny.VOCAB, quiet) == first
+    done, total = [(did, all_) for what, _, did, all_ in calls if what.startswith("writing")][-1]
+    assert total and calls[-1][1] == total
     calls.clear()
     cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert not calls
