@@ -23,6 +23,7 @@ from etils import epath
 from jaxtyping import Int, Integer
 
 from bert_jax.data.offsets import Offsets
+from bert_jax.data.tfds_format import as_example, payload_begin, write_descriptions
 from bert_jax.errors import UserError, one_line
 
 FORMAT = 4  # of the folder, and of the rules that fill it; part of the cache's key
@@ -30,7 +31,7 @@ ROW_TOKENS = 4096
 MANIFEST = "manifest.json"
 _RECORD_TOKENS = 1024  # rows are put into one record up to so many
 _RECORDS_A_SHARD = 1 << 19  # some gigabytes; an open shard takes 2 to 15 bytes of memory a record
-_DATASET, _FEATURE = "rows", "input_ids"
+_DATASET = "rows"
 _INDEX = {  # as the fields of Index
     "lengths": "<u2", "row_sentences": "<u2", "begins": "<u1", "record_sentences": "<u2",
 }  # fmt: skip
@@ -132,7 +133,7 @@ class SplitWriter:
         assert self._writer is not None
         tokens = np.concatenate(self._record).astype(self._dtype, copy=False)
         with _writing(self._folder):
-            self._writer.write(_example(tokens.tobytes()))
+            self._writer.write(as_example(tokens.tobytes()))
         self._append("record_sentences", np.array([self._sentences]))
         self._record, self._tokens, self._sentences = [], 0, 0
 
@@ -211,7 +212,7 @@ class Rows:
             except Exception as error:  # the extension raises RuntimeError and its own kinds
                 raise _damaged(self._shards[shard], error) from error
             for place, payload in zip(places, payloads, strict=True):
-                out[place] = np.frombuffer(payload, self._dtype, offset=_begin(payload))
+                out[place] = np.frombuffer(payload, self._dtype, offset=payload_begin(payload))
         return out
 
     def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
@@ -266,60 +267,12 @@ def shard_sizes(folder: epath.Path, records: dict[str, int]) -> dict[str, int]:
 
 def describe_to_tfds(folder: epath.Path, dtype: np.dtype, records: dict[str, int]) -> None:
     """Write TFDS's two files beside the shards; `records` are those of each split."""
-    splits = []
+    splits = {}
     for split, count in records.items():
         full, rest = divmod(count, _RECORDS_A_SHARD)
         lengths = [_RECORDS_A_SHARD] * full + [rest] * (rest > 0)
-        splits.append(
-            {
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": split,
-                "numBytes": str(sum(shard_sizes(folder, {split: count}).values())),
-                "shardLengths": [str(length) for length in lengths],
-            }
-        )
-    info = {"fileFormat": "array_record", "name": _DATASET, "splits": splits, "version": "1.0.0"}
-    module = "tensorflow_datasets.core.features"
-    tensor = {
-        "pythonClassName": f"{module}.tensor_feature.Tensor",
-        "tensor": {
-            "shape": {"dimensions": ["-1"]},
-            "dtype": np.dtype(dtype).name,
-            "encoding": "bytes",
-        },
-    }
-    features = {
-        "pythonClassName": f"{module}.features_dict.FeaturesDict",
-        "featuresDict": {"features": {_FEATURE: tensor}},
-    }
-    for name, content in (("dataset_info", info), ("features", features)):
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _example(payload: bytes) -> bytes:
-    """A tf.train.Example whose one feature is these bytes, as protocol buffers write it."""
-    feature = _field(1, _field(1, payload))  # Feature.bytes_list, BytesList.value
-    entry = _field(1, _FEATURE.encode()) + _field(2, feature)
-    return _field(1, _field(1, entry))  # Example.features, Features.feature
-
-
-def _field(number: int, content: bytes) -> bytes:
-    size, length = bytearray(), len(content)
-    while length > 127:
-        size.append(length & 127 | 128)
-        length >>= 7
-    return bytes([number << 3 | 2, *size, length]) + content
-
-
-def _begin(example: bytes) -> int:
-    """Where the bytes of `_example` begin: after its feature's name, three tags and sizes."""
-    place = example.index(_FEATURE.encode()) + len(_FEATURE)
-    for _ in range(3):
-        place += 1
-        while example[place] > 127:
-            place += 1
-        place += 1
-    return place
+        splits[split] = lengths, sum(shard_sizes(folder, {split: count}).values())
+    write_descriptions(folder, _DATASET, dtype, splits)
 
 
 def _load(path: epath.Path) -> np.ndarray:
