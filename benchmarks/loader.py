@@ -51,10 +51,10 @@ def main() -> None:
             for _ in range(TURNS)
             for name, python in (("ours", sys.executable), ("theirs", arguments.oracle))
         ]
-    figures: dict[str, dict] = {}
+    figures: dict[str, list] = {}
     for one in runs:
         for name, value in one.items():
-            figures.setdefault(name, []).append(value)  # type: ignore[union-attr]
+            figures.setdefault(name, []).append(value)
     table(figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -74,7 +74,7 @@ def installed_docs() -> Path:
     from bert_jax.data.config import CorpusConfig
     from bert_jax.data.prepare import cached
 
-    return Path(str(cached(CorpusConfig(), 8192, lambda what, documents: None)))
+    return Path(str(cached(CorpusConfig(), 8192, lambda *_: None)))
 
 
 def ours(prepared: Path, lists: Path) -> dict:
@@ -86,7 +86,8 @@ def ours(prepared: Path, lists: Path) -> dict:
     from bert_jax.data.tokenizers import load_tokenizer
 
     vocabulary = load_tokenizer(prepared / "tokenizer").vocabulary
-    found, saved = {"versions": versions("numpy", "array_record")}, {}
+    found: dict = {"versions": versions("numpy", "array_record")}
+    saved: dict[str, np.ndarray] = {}
     for kept in (spans.KEPT, 0):
         spans.KEPT = kept
         for form in FORMATS:
@@ -102,7 +103,7 @@ def ours(prepared: Path, lists: Path) -> dict:
                     saved[f"sizes{length}"] = drawn["segment_ids"].sum(axis=1)
                     saved[f"special{length}"] = vocabulary.special[drawn["input_ids"]]
     if saved:
-        np.savez(lists, **saved)
+        np.savez(lists, allow_pickle=False, **saved)
     return found
 
 
@@ -116,7 +117,8 @@ def theirs(prepared: Path, lists: Path) -> dict:
         mask_token="[MASK]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)
-    found, data = {"versions": versions("transformers", "torch")}, np.load(lists)
+    found: dict = {"versions": versions("transformers", "torch")}
+    data = np.load(lists)
     for length in LENGTHS:
         ids, sizes, special = (data[f"{n}{length}"] for n in ("ids", "sizes", "special"))
         rows = [

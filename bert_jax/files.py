@@ -69,9 +69,10 @@ class _Flock:
 
 
 @contextlib.contextmanager
-def alone(work: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def alone(work: Path, waiting: Callable[[], None]) -> Iterator[int]:
     """Waits until no other process works in the folder, which is there then; `waiting` is called
-    where that takes time."""
+    where that takes time. Gives the lock's file descriptor: the folder stays locked while any
+    process that inherited it lives."""
     while True:
         work.mkdir(parents=True, exist_ok=True)
         with (work / ".lock").open("w") as file:
@@ -83,5 +84,5 @@ def alone(work: Path, waiting: Callable[[], None]) -> Iterator[None]:
             # Whoever was here before may have deleted the folder, and with it this lock.
             own = work / ".lock"
             if own.exists() and own.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield
+                yield file.fileno()
                 return

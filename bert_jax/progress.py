@@ -1,4 +1,4 @@
-"""A bar for long work on a terminal; nothing where nobody looks."""
+"""A bar for long work on a terminal; in a log a line of `prepare` now and then."""
 
 import sys
 import time
@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LINE_EVERY = 30  # seconds, in a log
+
 
 def _bar(*columns: str) -> Progress:
     """Description, bar, count, time taken and left, then the task's own fields."""
@@ -29,11 +31,14 @@ def _bar(*columns: str) -> Progress:
 @contextmanager
 def preparing() -> Iterator[Callable[[str, int, int, int], None]]:
     """A report for `prepare`: what is done, for how many documents and characters, and of how
-    many characters in all (0: not known)."""
+    many characters in all (0: not known). Where it is no terminal, a line every LINE_EVERY
+    seconds, and at once where it has to wait, with nothing done."""
     with _bar("numbers") as bar:
         tasks: dict[str, tuple[TaskID, float, int]] = {}
+        told = time.monotonic()
 
         def report(what: str, documents: int, characters: int, total: int) -> None:
+            nonlocal told
             now = time.monotonic()
             if what not in tasks:
                 task = bar.add_task(what, total=total or None, numbers="")
@@ -42,7 +47,12 @@ def preparing() -> Iterator[Callable[[str, int, int, int], None]]:
             shown = f"{documents:,} documents" if characters else f"{documents:,}"
             if characters and now > began:
                 shown += f"  {(characters - before) / 1e6 / (now - began):.2f} MB/s"
-            bar.update(task, completed=characters or documents, numbers=shown)
+            bar.update(task, completed=characters or documents, total=total or None, numbers=shown)
+            waits = not documents and not characters
+            if bar.disable and (now - told > LINE_EVERY or waits):
+                share = f"{(characters or documents) / total:.0%}, " if total else ""
+                print(f"{what}: {share}{shown}" if not waits else what, file=sys.stderr, flush=True)
+                told = now
 
         yield report
 

@@ -9,7 +9,6 @@ from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import Examples
 from bert_jax.data.loader import PhasedBatches
 from bert_jax.data.phases import Phase
-from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.unigram import detector_losses
 from bert_jax.store import Folder
 from bert_jax.training.metrics import read_metrics
@@ -43,13 +42,17 @@ def phases(run: Sequence[Phase], batches: PhasedBatches, examples: Mapping[int, 
 def _filled(examples: Examples) -> str:
     """How much of a row is tokens, by a sample of the examples."""
     numbers = permute(np.arange(min(len(examples), 512)), len(examples), key(0, Purpose.ORDER, 0))
-    segments = examples.batch(numbers, key(0, 0, numbers))["segment_ids"]
+    keys = key(0, 0, numbers)
+    segments = examples.batch(numbers, keys)["segment_ids"]
     full, documents = np.mean(segments > 0), np.mean(np.max(segments, axis=1))
     filled = f"{full:.1%} of a row is tokens"
     if documents > 1:
         filled += f", {full / documents:.1%} with one document a row"
-    if isinstance(examples, SentenceRows) and examples.cut_sentences:
-        filled += f"; {examples.cut_sentences} sentences are longer than a row and stand in parts"
+    left_out, tokens = examples.left_out(numbers, keys)
+    if left_out:
+        filled += f"; of the tokens of its segments {left_out / tokens:.1%} are cut off to fit it"
+    if examples.cut_sentences:
+        filled += f"; {examples.cut_sentences} sentences are too long for it and stand in parts"
     return filled
 
 

@@ -15,7 +15,7 @@ from bert_jax.errors import UserError, one_line
 
 # Part of every fingerprint: raise it when a rule of sources/, docstrings.py or sentences.py
 # changes.
-EXTRACTION = 2
+EXTRACTION = 3
 
 
 class Corpus:
@@ -86,15 +86,6 @@ class Corpus:
             "extraction": EXTRACTION,
             "sources": [fact for member in self.members for fact in _facts(member)],
         }
-
-
-def documents(source: str, cleaning: Cleaning | None = None) -> Iterator[Document]:
-    """The documents of a source (`Corpus.documents`)."""
-    return Corpus(source).documents(cleaning or Cleaning())
-
-
-def fingerprint(source: str) -> dict[str, Any]:
-    return Corpus(source).fingerprint()
 
 
 def read(member: Member, cleaning: Cleaning) -> Iterator[Document]:

@@ -17,6 +17,7 @@ Keys = np.ndarray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 class Purpose(IntEnum):
@@ -59,10 +60,25 @@ def uniform(keys: Keys, counter: int | np.ndarray = 0) -> np.ndarray:
 
 
 def integers(keys: Keys, limit: int | np.ndarray, counter: int | np.ndarray = 0) -> np.ndarray:
-    """int64 in [0, limit), limit at most 2³²; the bias is under limit / 2³²."""
-    high = bits(keys, counter) >> np.uint64(32)
-    scaled = (high * np.asarray(limit).astype(np.uint64)) >> np.uint64(32)
+    """int64 in [0, limit); the bias is under limit / 2³² up to a limit of 2³², of larger ones under
+    limit / 2⁶⁴. Raises ValueError for a limit that is not in [0, 2⁶³]."""
+    most = int(np.max(limit, initial=0))
+    if most > 1 << 63 or np.min(limit, initial=0) < 0:
+        raise ValueError(f"limit {limit}: must be 2⁶³ at most, and not negative")
+    random, limits = bits(keys, counter), np.asarray(limit).astype(np.uint64)
+    scaled = ((random >> _HALF) * limits) >> _HALF
+    if most > 1 << 32:
+        scaled = np.where(limits > np.uint64(1 << 32), _high_product(random, limits), scaled)
     return np.asarray(scaled.astype(np.int64))
+
+
+def _high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The upper 64 bits of the 128 of a·b, by halves of 32."""
+    (a_high, a_low), (b_high, b_low) = ((x >> _HALF, x & _LOW) for x in (a, b))
+    crossed, other = a_high * b_low, a_low * b_high
+    carried = (a_low * b_low >> _HALF) + (crossed & _LOW) + (other & _LOW)
+    high = a_high * b_high + (crossed >> _HALF) + (other >> _HALF) + (carried >> _HALF)
+    return np.asarray(high)
 
 
 def permute(index: np.ndarray, size: int | np.ndarray, keys: Keys, rounds: int = 6) -> np.ndarray:

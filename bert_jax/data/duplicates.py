@@ -1,12 +1,15 @@
 """Documents of the same text, found by hash, so many at a time that memory is bounded."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-# How many hashes are in memory at a time, about: 25 bytes each.
+# How many documents are compared at a time, about: 33 bytes each, and as much again for sorting.
 _AT_ONCE = 1 << 22
 
 
@@ -21,33 +24,47 @@ class Duplicates(NamedTuple):
     in_both_splits: int  # held-out documents whose text a training document has too
 
 
-def find_duplicates(stretches: Callable[[], Iterator[Texts]], documents: int) -> Duplicates:
-    """Compare all documents, that come in stretches, as often as they are asked for.
+_KIND = np.dtype([("place", "<i8"), ("digest", "<u8", 2), ("name", "<u8"), ("held_out", "?")])
+
+
+def find_duplicates(stretches: Iterable[Texts], documents: int, folder: Path) -> Duplicates:
+    """Compare all documents, which come in stretches, once. By their digests they are dealt into
+    parts that fit into memory: files in `folder` that nobody else sees, 33 bytes a document.
 
     A document that a mixture reads several times is the same, not another one of its text.
     """
-    again = np.zeros(documents, bool)
-    in_both = 0
-    rounds = -(-documents // _AT_ONCE)
-    for number in range(rounds):
-        found: list[tuple[np.ndarray, Texts]] = []
+    again, in_both = np.zeros(documents, bool), 0
+    count = max(1, -(-documents // _AT_ONCE))
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(count)]
         begin = 0
-        for texts in stretches():
-            (mine,) = np.nonzero(texts.digests[:, 0] % np.uint64(rounds) == number)
-            found.append((begin + mine, Texts(*(field[mine] for field in texts))))
-            begin += len(texts.names)
-        places = np.concatenate([place for place, _ in found])
-        digests, names, held = (
-            np.concatenate([texts[field] for _, texts in found]) for field in range(3)
-        )
-        order = np.lexsort((places, digests[:, 1], digests[:, 0]))
-        ordered = digests[order]
-        new = np.ones(len(order), bool)
-        new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-        group = np.cumsum(new) - 1
-        (firsts,) = np.nonzero(new)
-        first_names = names[order][firsts][group]
-        again[places[order]] = names[order] != first_names
-        trained = np.bincount(group, ~held[order], len(firsts)) > 0
-        in_both += int((held[order] & trained[group]).sum())
+        for texts in stretches:
+            found = np.empty(len(texts.names), _KIND)
+            found["place"] = begin + np.arange(len(found))
+            found["digest"], found["name"], found["held_out"] = texts
+            begin += len(found)
+            dealt = found["digest"][:, 0] % np.uint64(count)
+            for number in np.unique(dealt):
+                parts[int(number)].write(found[dealt == number].tobytes())
+        for part in parts:
+            part.seek(0)
+            found = np.frombuffer(part.read(), _KIND)
+            repeated, shared = _compare(found)
+            again[found["place"][repeated]] = True
+            in_both += shared
     return Duplicates(again, in_both)
+
+
+def _compare(found: np.ndarray) -> tuple[Bool[np.ndarray, "n"], int]:
+    """As Duplicates, of documents in their order."""
+    digests = found["digest"]
+    order = np.lexsort((found["place"], digests[:, 1], digests[:, 0]))
+    ordered, names, held = digests[order], found["name"][order], found["held_out"][order]
+    new = np.ones(len(order), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    group = np.cumsum(new) - 1
+    (firsts,) = np.nonzero(new)
+    again = np.zeros(len(order), bool)
+    again[order] = names != names[firsts][group]
+    trained = np.bincount(group, ~held, len(firsts)) > 0
+    return again, int((held & trained[group]).sum())

@@ -15,6 +15,7 @@ from bert_jax.data.layout import lay_out
 from bert_jax.data.records import Rows
 from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.spans import Text, count_out, cut_sentence_pairs, cut_spans
+from bert_jax.data.units import Units
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.errors import UserError
 
@@ -25,6 +26,7 @@ class Examples(Protocol):
 
     labels: str | None  # of pairs: 'nsp' or 'sop', as the batches' fields begin
     one_sentence: int  # how many examples are a single sentence (or a part of one)
+    cut_sentences: int  # how many sentences are too long for a row, and stand in parts
 
     def __len__(self) -> int: ...
 
@@ -35,6 +37,12 @@ class Examples(Protocol):
         segment_ids (1 on tokens, 0 on padding), int32 [B, S]; with labels also {labels}_labels
         int32 [B] and {labels}_weights float32 [B]. Of packed rows (SentenceRows) segment_ids
         count documents, and position_ids int32 [B, S] begin anew in each."""
+
+    def left_out(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> tuple[int, int]:
+        """Of the tokens that these examples are of, as drawn under their keys, how many are not
+        in them, having no room; and how many there are."""
 
 
 def build_examples(
@@ -60,6 +68,9 @@ def build_examples(
     return SentencePairs(rows, vocabulary, config, types, short)
 
 
+_ATTEMPTS = 16  # to find a document that is long enough
+
+
 class Ranges(NamedTuple):
     """Tokens of a split, for each row of a batch."""
 
@@ -73,14 +84,17 @@ class Ranges(NamedTuple):
 
 class SentencePairs:
     """[CLS] A [SEP] B [SEP], of two sentences each one long (sentence-pair) or of as many as
-    fill the sequence, A ending after a random one (segment-pair).
+    fill the sequence, A ending after a random one (segment-pair). A sentence longer than half
+    the room stands for several, its pieces (Units). What is too long together is cut as in the
+    released code: from the longer of the two, in front or at the end by a coin for each token.
 
     What B is, by `pairs`. 'nsp' (Devlin et al. 2018, 3.1 and A.2): in half of the rows a random
-    segment of another document, built of whole sentences until it is as long as the true B, so
-    that its length gives nothing away; where the row is a single sentence, always. 'sop' (Lan et
-    al. 2020, 3.1): in half of the rows A and B are swapped, before any length is fitted. 'none':
-    what follows A. In the last two a single sentence is cut inside, at a random place, and one
-    of a single token has no B: [CLS] A [SEP], of weight 0.
+    segment of another document, of whole sentences and about as long as the true B, so that the
+    lengths say next to nothing of the label (in the released code they do: a random B fills the
+    row where a true one ends with its document); where the row is a single sentence, always.
+    'sop' (Lan et al. 2020, 3.1): in half of the rows A and B are swapped, before any length is
+    fitted. 'none': what follows A. In the last two a single sentence is cut inside, at a random
+    place, and one of a single token has no B: [CLS] A [SEP], of weight 0.
     """
 
     def __init__(
@@ -92,15 +106,17 @@ class SentencePairs:
         self._length, self._short_probability = config.sequence_length, short_probability
         self._room = config.sequence_length - 3  # [CLS] and two [SEP]
         self._single = config.format == "sentence-pair"
+        self._units = Units(rows, self._room)
         self._spans = (
-            cut_sentence_pairs(rows.index) if self._single else cut_spans(rows.index, self._room)
+            cut_sentence_pairs(self._units) if self._single else cut_spans(self._units, self._room)
         )
+        self.cut_sentences = self._units.cut_sentences
         choices = {"nsp": self._next_sentence, "sop": self._sentence_order, "none": _as_it_is}
         self._pair = choices[config.pairs]
         self._cut_inside = config.pairs != "nsp"
         self.labels = None if config.pairs == "none" else config.pairs
         self.one_sentence = self._spans.one_sentence
-        if config.pairs == "nsp" and rows.index.documents.min() == rows.index.documents.max():
+        if config.pairs == "nsp" and rows.index.documents < 2:
             raise UserError(
                 f"{rows.folder}: the {rows.split} split has fewer than two documents, and a "
                 f"random segment comes from another one; put a blank line between documents, or "
@@ -115,10 +131,7 @@ class SentencePairs:
     ) -> dict[str, np.ndarray]:
         """As Examples; token_type_ids are 0 in [CLS] A [SEP] and 1 in B [SEP]. nsp_labels: 1
         for a random B. sop_labels: 1 for swapped segments."""
-        rows, starts, ends = self._spans.at(examples, self._text)
-        rooms, ends = self._shorten(starts, ends, keys)
-        a, b, labels = self._pair(keys, *self._split(starts, ends, keys), rooms, rows)
-
+        a, b, rooms, labels = self._segments(examples, keys)
         a_keep, b_keep = _shares(a.sizes, b.sizes, rooms)
         draw = key(keys, Purpose.TRUNCATE)
         a_starts = a.starts + _front(a.sizes - a_keep, key(draw, 0))
@@ -136,25 +149,41 @@ class SentencePairs:
             laid["token_type_ids"] = after * laid["segment_ids"]
         return laid | labels
 
+    def left_out(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> tuple[int, int]:
+        a, b, rooms, _ = self._segments(examples, keys)
+        sizes = a.sizes + b.sizes
+        return int(np.maximum(sizes - rooms, 0).sum()), int(sizes.sum())
+
+    def _segments(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> tuple[Ranges, Ranges, Int[np.ndarray, "B"], dict[str, np.ndarray]]:
+        """A and B before they are fitted, into how much room, and the labels."""
+        rows, starts, ends = self._spans.at(examples, self._units)
+        rooms, ends = self._shorten(starts, ends, keys)
+        a, b, labels = self._pair(keys, *self._split(starts, ends, keys), rooms, rows)
+        return a, b, rooms, labels
+
     def _shorten(
         self, starts: np.ndarray, ends: np.ndarray, keys: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Room for tokens in each row, and where its span then ends: some rows, by a draw, are
-        shortened to about as many tokens, two sentences at the least."""
-        draw, sentences = key(keys, Purpose.SHORT), self._text.sentences
+        shortened to about as many tokens, two units at the least."""
+        draw, units = key(keys, Purpose.SHORT), self._units
         short = uniform(draw) < self._short_probability
         rooms = np.where(short, 2 + integers(draw, self._room - 1, counter=1), self._room)
-        reached = sentences.first_from(sentences[starts] + rooms)
+        reached = units.first_from(units[starts] + rooms)
         return rooms, np.where(short, np.minimum(ends, np.maximum(reached, starts + 2)), ends)
 
     def _split(
         self, starts: np.ndarray, ends: np.ndarray, keys: np.ndarray
     ) -> tuple[Ranges, Ranges]:
-        """A and the true B: cut after a sentence. A single one is cut inside or, where a random
-        B will come, is A as a whole."""
-        draw, sentences = key(keys, Purpose.SPLIT), self._text.sentences
-        first, end = sentences[starts], sentences[ends]
-        middle = sentences[starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))]
+        """A and the true B: cut after a unit. A single one is cut inside or, where a random B
+        will come, is A as a whole."""
+        draw, units = key(keys, Purpose.SPLIT), self._units
+        first, end = units[starts], units[ends]
+        middle = units[starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))]
         if self._cut_inside:
             inside = first + 1 + integers(draw, np.maximum(end - first - 1, 1))
             middle = np.where(ends - starts == 1, inside, middle)
@@ -165,29 +194,45 @@ class SentencePairs:
     ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
         alone = b.sizes == 0
         is_random = alone | (uniform(key(keys, Purpose.RANDOM_NEXT)) < 0.5)
-        wanted = np.where(alone, np.maximum(rooms - a.sizes, 1), b.sizes)
-        if self._single:
-            wanted = np.ones_like(wanted)  # the sentence that the first token is of
-        b = self._other_documents(rows, wanted, keys).where(is_random, b)
+        full = alone | (a.sizes + b.sizes >= rooms)
+        wanted = np.where(full, np.maximum(rooms - a.sizes, 1), b.sizes)
+        if self._single:  # the unit that the first token is of
+            wanted, full = np.ones_like(wanted), np.ones_like(full)
+        b = self._other_documents(rows, wanted, full, keys).where(is_random, b)
         weights = np.ones(len(keys), np.float32)
         return a, b, {"nsp_labels": is_random.astype(np.int32), "nsp_weights": weights}
 
-    def _other_documents(self, rows: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> Ranges:
-        """For each row sentences of another document, from a random one on, that reach `wanted`
-        tokens, if their row has them."""
-        draw, sentences = key(keys, Purpose.OTHER_DOCUMENT), self._text.sentences
-        documents = self._text.index.documents
+    def _other_documents(
+        self, rows: np.ndarray, wanted: np.ndarray, full: np.ndarray, keys: np.ndarray
+    ) -> Ranges:
+        """For each row units of another document, from a random one on: where `full`, as many as
+        reach `wanted` tokens, as the true B there is of as many as fill the row; else as many as
+        come nearest to that, the true B having ended with its document.
+
+        A document (its row) that is too short for that is drawn again, _ATTEMPTS times.
+        """
+        draw, units, index = key(keys, Purpose.OTHER_DOCUMENT), self._units, self._text.index
         others = integers(draw, len(self._spans))
-        found, starts, ends = self._spans.at(others, self._text)
-        attempt = 0
-        while (same := documents[found] == documents[rows]).any():
-            attempt += 1  # ends: there are at least two documents
-            others = np.where(same, integers(draw, len(self._spans), counter=attempt), others)
-            found, starts, ends = self._spans.at(others, self._text)
+        mine, attempt = index.document_of(rows), 0
+        while True:
+            found, starts, ends = self._spans.at(others, units)
+            row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
+            wrong = index.document_of(found) == mine
+            if attempt < _ATTEMPTS:
+                wrong |= units[row_ends] - units[row_begins] < wanted
+            if not wrong.any():  # in the end: there are at least two documents
+                break
+            attempt += 1
+            others = np.where(wrong, integers(draw, len(self._spans), counter=attempt), others)
         starts = starts + integers(key(draw, others), ends - starts)
-        reached = sentences.first_from(sentences[starts] + wanted)
-        ends = np.minimum(reached, self._text.index.row_ends[found])
-        return Ranges(sentences[starts], sentences[ends] - sentences[starts])
+        latest = units.first_from(np.maximum(units[row_ends] - wanted, 0) + 1) - 1
+        starts = np.minimum(starts, np.maximum(latest, row_begins))
+        begins = units[starts]
+        ends = np.minimum(units.first_from(begins + wanted), row_ends)
+        fewer = np.maximum(ends - 1, starts + 1)
+        nearer = 2 * (begins + wanted) < units[ends] + units[fewer]
+        ends = np.where(nearer & ~full, fewer, ends)
+        return Ranges(begins, units[ends] - begins)
 
     def _sentence_order(
         self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray

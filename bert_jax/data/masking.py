@@ -65,17 +65,7 @@ def mask_tokens(
     labels = input_ids[row, place]
     # One draw a token; one for all of a span (Joshi et al. 2020, 3.1).
     counter = place - step if config.mask_units == "span" else place
-    kind = uniform(key(example_keys, Purpose.MASK_KIND)[row], counter)
-    other = integers(key(example_keys, Purpose.MASK_TOKEN)[row], len(vocabulary.ordinary), place)
-    shown = np.where(
-        kind < config.mask_token_share,
-        vocabulary.mask,
-        np.where(
-            kind < config.mask_token_share + config.random_token_share,
-            vocabulary.ordinary[other],
-            labels,
-        ),
-    )
+    shown = _replacements(labels, place, counter, example_keys[row], config, vocabulary)
     masked = input_ids.copy()
     masked[row, place] = shown
 
@@ -91,6 +81,26 @@ def mask_tokens(
         "mlm_weights": in_slots(1.0, np.float32),
         "mlm_overflow": np.sum(sizes * (taken & ~fits), axis=1, dtype=np.int32),
     }
+
+
+def _replacements(
+    labels: Int[np.ndarray, "n"],
+    places: Int[np.ndarray, "n"],
+    counters: Int[np.ndarray, "n"],
+    keys: UInt64[np.ndarray, "n"],
+    config: DataConfig,
+    vocabulary: Vocabulary,
+) -> Int[np.ndarray, "n"]:
+    """What the model sees in place of each chosen token: [MASK], a random one, or the token. Of
+    the same counters the same kind is drawn."""
+    kind = uniform(key(keys, Purpose.MASK_KIND), counters)
+    other = integers(key(keys, Purpose.MASK_TOKEN), len(vocabulary.ordinary), places)
+    kept = np.where(
+        kind < config.mask_token_share + config.random_token_share,
+        vocabulary.ordinary[other],
+        labels,
+    )
+    return np.where(kind < config.mask_token_share, vocabulary.mask, kept)
 
 
 def unit_sizes(

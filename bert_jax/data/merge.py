@@ -22,7 +22,7 @@ class Parts:
         self._files = files
         sizes = [len(_load(file, "names")[0]) for file in files]
         self._ends = np.cumsum(sizes)
-        found = find_duplicates(self._texts, sum(sizes))
+        found = find_duplicates(self._texts(), sum(sizes), files[0].parent)
         self._kept = ~found.again if dedup else np.ones(sum(sizes), bool)
         self.counts = {
             "duplicate_documents": int(found.again.sum()),
@@ -78,14 +78,12 @@ def merge(
     vocab_size: int,
     report: Callable[[int, int], None],
 ) -> dict[str, int]:
-    """Write rows, index, token counts and TFDS's files; returns the shards and their sizes.
+    """Write rows, index, token counts and TFDS's files; returns the shards and their sizes, and
+    adds to `sizes` how many records each split has.
 
     `report` hears of tokens that are written, and of all.
     """
-    writers = {
-        split: SplitWriter(folder, split, dtype, sizes[split]["rows"], sizes[split]["sentences"])
-        for split in SPLITS
-    }
+    writers = {split: SplitWriter(folder, split, dtype) for split in SPLITS}
     unigram = np.zeros(vocab_size, np.int64)
     total, written = sum(sizes[split]["tokens"] for split in SPLITS), 0
     for number in range(len(parts)):
@@ -108,17 +106,17 @@ def merge(
                 unigram += np.bincount(np.concatenate(found), minlength=vocab_size)
             written += int((ends - begins).sum())
         report(written, total)
-    for writer in writers.values():
-        writer.close()
+    for split, writer in writers.items():
+        sizes[split]["records"] = writer.close()
     with (folder / UNIGRAM).open("wb") as file:
         np.save(file, unigram, allow_pickle=False)
-    rows_of = {split: sizes[split]["rows"] for split in SPLITS}
-    describe_to_tfds(folder, dtype, rows_of)
+    records = {split: sizes[split]["records"] for split in SPLITS}
+    describe_to_tfds(folder, dtype, records)
     for path in Path(os.fspath(folder)).iterdir():
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    return shard_sizes(folder, rows_of)
+    return shard_sizes(folder, records)
 
 
 def _load(path: Path, *names: str) -> list[np.ndarray]:

@@ -41,10 +41,10 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report, workers: int =
         check_tokenizer(named, vocab_size)
         return epath.Path(fetched(named, report))
     facts = _facts(config, vocab_size)
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = epath.Path(cache()) / f"corpus-{digest}"
+    folder = epath.Path(cache()) / f"corpus-{_digest(facts)[:16]}"
     if not (folder / MANIFEST).exists():
         prepare(config, vocab_size, folder, report, workers, facts)
+    shutil.rmtree(_work_folder(Path(folder)), ignore_errors=True)  # of one killed at its very end
     return folder
 
 
@@ -105,7 +105,7 @@ def prepare(
     without documents.
     """
     output = Path(os.path.abspath(output))
-    work = output.parent / f".{output.name}.partial"
+    work = _work_folder(output)
     if output.exists():
         if (output / MANIFEST).exists():  # killed when there was nothing left but to clean up
             shutil.rmtree(work, ignore_errors=True)
@@ -113,12 +113,16 @@ def prepare(
     waiting = "waiting for another process that prepares the same"
     try:
         facts = facts or _facts(config, vocab_size)
-        with alone(work, lambda: report(waiting, 0, 0, 0)):
-            if (output / MANIFEST).exists():  # somebody else finished the same work meanwhile
-                return read_manifest(output)
+        with alone(work, lambda: report(waiting, 0, 0, 0)) as lock:
+            if (output / MANIFEST).exists():  # somebody else finished some work meanwhile
+                shutil.rmtree(work, ignore_errors=True)
+                manifest = read_manifest(output)
+                if manifest["facts_sha256"] != _digest(facts):
+                    raise _exists(output)
+                return manifest
             _take_up(work, facts)
             try:
-                _work(config, vocab_size, work, facts, report, workers or _cores())
+                _work(config, vocab_size, work, facts, report, workers or _cores(), lock)
                 (work / "whole").rename(output)
                 shutil.rmtree(work)
             finally:
@@ -132,8 +136,16 @@ def prepare(
     return read_manifest(output)
 
 
+def _work_folder(output: Path) -> Path:
+    return output.parent / f".{output.name}.partial"
+
+
 def _exists(output: epath.PathLike) -> UserError:
     return UserError(f"{output}: exists already; name a new folder, or delete it first")
+
+
+def _digest(facts: dict) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _cores() -> int:
@@ -157,8 +169,9 @@ def _take_up(work: Path, facts: dict) -> None:
 
 
 def _work(
-    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int
-) -> None:
+    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int,
+    lock: int,
+) -> None:  # fmt: skip
     """Make work/whole, by way of work/done."""
     corpus, done = Corpus(config.source), work / "done"
     factors, size = survey(corpus, config, vocab_size, done, report)
@@ -183,7 +196,7 @@ def _work(
         characters += sum(document.characters for document in chunk.documents)
         report("tokenizing", documents, characters, size)
 
-    for chunk in encode_all(missing(), encoding, done, workers):
+    for chunk in encode_all(missing(), encoding, done, workers, lock):
         tell(chunk)
     parts = Parts([part_file(done, number) for number in range(count)], config.dedup)
     sizes = parts.sizes()
@@ -195,12 +208,13 @@ def _work(
     shutil.copytree(done / "tokenizer", whole / "tokenizer")
     shards = merge(
         parts, sizes, whole, dtype, vocab_size,
-        lambda tokens, total: report("writing rows (tokens)", tokens, 0, 0),
+        lambda tokens, total: report("writing rows (tokens)", tokens, 0, total),
     )  # fmt: skip
 
     split_characters = [sizes[split].pop("characters") for split in SPLITS]
     manifest = {
         **facts,
+        "facts_sha256": _digest(facts),
         "bert_jax": bert_jax.__version__,
         "dtype": dtype.str,
         "characters": sum(split_characters),

@@ -1,14 +1,17 @@
 """Prepared rows on disk: token ids in array_record files, sentence boundaries in an index.
 
 A row is a document, or a part of one that ends at a sentence: at most ROW_TOKENS ids, so that
-reading one example never reads a book. Batches of any length are cut from the same rows. To
-TFDS the folder is a dataset, of the feature input_ids: tfds.builder_from_directory reads it.
+reading one example never reads a book. Batches of any length are cut from the same rows. A record
+is a row, or several short ones together, as each record costs some hundred bytes. To TFDS the
+folder is a dataset, of the feature input_ids: tfds.builder_from_directory reads it.
 """
 
 import contextlib
 import functools
 import json
 import os
+import resource
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,45 +20,80 @@ from typing import IO
 import numpy as np
 from array_record.python import array_record_module
 from etils import epath
-from jaxtyping import Integer
+from jaxtyping import Int, Integer
 
+from bert_jax.data.offsets import Offsets
+from bert_jax.data.tfds_format import as_example, payload_begin, write_descriptions
 from bert_jax.errors import UserError, one_line
 
-FORMAT = 3  # of the folder, and of the rules that fill it; part of the cache's key
+FORMAT = 4  # of the folder, and of the rules that fill it; part of the cache's key
 ROW_TOKENS = 4096
 MANIFEST = "manifest.json"
-_ROWS_A_SHARD = 65536
-_DATASET, _FEATURE = "rows", "input_ids"
-_INDEX = {"lengths": "<u2", "row_ends": "<i8", "documents": "<i4"}  # as the fields of Index
+_RECORD_TOKENS = 1024  # rows are put into one record up to so many
+_RECORDS_A_SHARD = 1 << 19  # some gigabytes; an open shard takes 2 to 15 bytes of memory a record
+_DATASET = "rows"
+_INDEX = {  # as the fields of Index
+    "lengths": "<u2", "row_sentences": "<u2", "begins": "<u1", "record_sentences": "<u2",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Index:
-    """Where sentences and rows lie. `row_ends[r]` counts the sentences up to the end of row r."""
+    """Where sentences, rows, documents and records lie: the length of each, and their offsets."""
 
-    sentence_lengths: Integer[np.ndarray, "sentences"]
-    row_ends: Integer[np.ndarray, "rows"]
-    documents: Integer[np.ndarray, "rows"]  # the number of the document that a row is of
+    sentence_lengths: Integer[np.ndarray, "sentences"]  # in tokens
+    row_sentences: Integer[np.ndarray, "rows"]
+    begins: Integer[np.ndarray, "rows"]  # 1 where a row begins a document, 0 where it goes on
+    record_sentences: Integer[np.ndarray, "records"]
 
-    def sentences(self, row: int) -> slice:
-        return slice(self.row_ends[row - 1] if row else 0, self.row_ends[row])
+    @functools.cached_property
+    def sentences(self) -> Offsets:
+        """In tokens."""
+        return Offsets(self.sentence_lengths)
+
+    @functools.cached_property
+    def rows(self) -> Offsets:
+        """In sentences."""
+        return Offsets(self.row_sentences)
+
+    @functools.cached_property
+    def records(self) -> Offsets:
+        """In sentences."""
+        return Offsets(self.record_sentences)
+
+    @functools.cached_property
+    def _documents(self) -> Offsets:
+        return Offsets(self.begins)
+
+    def document_of(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """Numbers of the documents, from 1."""
+        return self._documents[rows + 1]
+
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        return int(self.document_of(np.array([len(self.begins) - 1]))[0])
 
 
 class SplitWriter:
-    """Writes the rows of one split, of which there will be so many `rows` and `sentences`: as
-    they come, nothing is kept in memory."""
+    """Writes the rows of one split as they come: nothing but a record is kept in memory."""
 
-    def __init__(
-        self, folder: epath.Path, split: str, dtype: np.dtype, rows: int, sentences: int
-    ):  # fmt: skip
+    def __init__(self, folder: epath.Path, split: str, dtype: np.dtype):
         self._folder, self._split, self._dtype = folder, split, dtype
-        self._rows, self._row, self._sentence = rows, 0, 0
         self._writer: array_record_module.ArrayRecordWriter | None = None
         self._files: dict[str, IO[bytes]] = {}
-        for (name, kind), count in zip(_INDEX.items(), (sentences, rows, rows), strict=True):
-            file = self._files[name] = (folder / f"{split}-{name}.npy").open("wb")
-            header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (count,)}
-            np.lib.format.write_array_header_1_0(file, header)
+        self._counts = dict.fromkeys(_INDEX, 0)
+        self._record: list[np.ndarray] = []  # rows of the next record
+        self._tokens = self._sentences = 0  # in it
+        self._document = -1  # of the last row
+        for name in _INDEX:
+            self._files[name] = (folder / f"{split}-{name}.npy").open("wb")
+            self._write_header(name)
+
+    def _write_header(self, name: str) -> None:
+        """With the count as it is: NumPy leaves room for a larger one in the same place."""
+        header = {"descr": _INDEX[name], "fortran_order": False, "shape": (self._counts[name],)}
+        np.lib.format.write_array_header_1_0(self._files[name], header)
 
     def add(
         self,
@@ -64,23 +102,40 @@ class SplitWriter:
         row_sentences: Integer[np.ndarray, "rows"],
         documents: Integer[np.ndarray, "rows"],
     ) -> None:
-        """`row_sentences[r]` counts the sentences of row r, `documents[r]` is its document."""
-        for row in rows:
-            if self._row % _ROWS_A_SHARD == 0:
-                self._close_shard()
-                number = self._row // _ROWS_A_SHARD
-                path = shard(self._folder, self._split, number, self._rows)
-                self._writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-            assert self._writer is not None
-            with _writing(self._folder):
-                self._writer.write(_example(row.astype(self._dtype, copy=False).tobytes()))
-            self._row += 1
-        ends = self._sentence + np.cumsum(row_sentences)
-        self._sentence += len(sentence_lengths)
-        for (name, kind), values in zip(
-            _INDEX.items(), (sentence_lengths, ends, documents), strict=True
-        ):
-            self._files[name].write(values.astype(kind).tobytes())
+        """`row_sentences[r]` counts the sentences of row r, `documents[r]` is its document, by
+        any number that the one before does not have."""
+        if not rows:
+            return
+        begins = (np.diff(documents, prepend=self._document) != 0).astype(int)
+        self._document = int(documents[-1])
+        self._append("lengths", sentence_lengths)
+        self._append("row_sentences", row_sentences)
+        self._append("begins", begins)
+        for row, sentences in zip(rows, row_sentences.tolist(), strict=True):
+            if self._tokens + len(row) > _RECORD_TOKENS:
+                self._write_record()
+            self._record.append(row)
+            self._tokens += len(row)
+            self._sentences += sentences
+
+    def _append(self, name: str, values: Integer[np.ndarray, "n"]) -> None:
+        self._files[name].write(values.astype(_INDEX[name]).tobytes())
+        self._counts[name] += len(values)
+
+    def _write_record(self) -> None:
+        if not self._record:
+            return
+        number, inside = divmod(self._counts["record_sentences"], _RECORDS_A_SHARD)
+        if inside == 0:
+            self._close_shard()
+            path = self._folder / f"{self._split}-{number}.unnamed"
+            self._writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+        assert self._writer is not None
+        tokens = np.concatenate(self._record).astype(self._dtype, copy=False)
+        with _writing(self._folder):
+            self._writer.write(as_example(tokens.tobytes()))
+        self._append("record_sentences", np.array([self._sentences]))
+        self._record, self._tokens, self._sentences = [], 0, 0
 
     def _close_shard(self) -> None:
         if self._writer is not None:
@@ -88,10 +143,18 @@ class SplitWriter:
                 self._writer.close()
             self._writer = None
 
-    def close(self) -> None:
+    def close(self) -> int:
+        """How many records there are."""
+        self._write_record()
         self._close_shard()
-        for file in self._files.values():
+        for name, file in self._files.items():
+            file.seek(0)
+            self._write_header(name)
             file.close()
+        records = self._counts["record_sentences"]
+        for number, path in enumerate(_shards(self._folder, self._split, records)):
+            (self._folder / f"{self._split}-{number}.unnamed").rename(path)
+        return records
 
 
 class Rows:
@@ -101,14 +164,16 @@ class Rows:
         self.folder, self.split = epath.Path(folder), split
         manifest = read_manifest(self.folder)
         self._dtype = np.dtype(manifest["dtype"])
+        self._open: OrderedDict[int, array_record_module.ArrayRecordReader] = OrderedDict()
         try:
-            self.index = Index(*(_load(self.folder / f"{split}-{name}.npy") for name in _INDEX))
             counts = manifest["splits"][split]
-            found = len(self.index.row_ends), len(self.index.sentence_lengths)
-            if found != (counts["rows"], counts["sentences"]):
-                raise ValueError(f"{split} has {found[0]} rows of {found[1]} sentences")
-            for number in range(self._shard_count):
-                path = shard(self.folder, split, number, len(self))
+            expected = [counts[name] for name in ("sentences", "rows", "rows", "records")]
+            arrays = [_load(self.folder / f"{split}-{name}.npy") for name in _INDEX]
+            if (found := list(map(len, arrays))) != expected:
+                raise ValueError(f"{split} has {found[1]} rows of {found[0]} sentences")
+            self.index = Index(*arrays)
+            self._shards = _shards(self.folder, split, counts["records"])
+            for path in self._shards:
                 if path.stat().length != manifest["shards"][path.name]:
                     raise ValueError(f"{path.name} was cut off, or is another file")
         except (OSError, ValueError, KeyError) as error:
@@ -118,47 +183,58 @@ class Rows:
             ) from error
 
     def __len__(self) -> int:
-        return len(self.index.row_ends)
+        return len(self.index.row_sentences)
 
     def __reduce__(self):
         return Rows, (str(self.folder), self.split)
 
-    @functools.cached_property
-    def _shards(self) -> list[array_record_module.ArrayRecordReader]:
-        numbers = range(self._shard_count)
-        return [_reader(shard(self.folder, self.split, n, len(self))) for n in numbers]
-
-    @property
-    def _shard_count(self) -> int:
-        return -(-len(self) // _ROWS_A_SHARD)
-
     def read(self, rows: Integer[np.ndarray, "n"]) -> list[Integer[np.ndarray, "_"]]:
         """The ids of each row."""
-        shards = rows // _ROWS_A_SHARD
-        out: list[np.ndarray] = [np.empty(0)] * len(rows)
-        for number in np.unique(shards):
-            (places,) = np.nonzero(shards == number)
+        index = self.index
+        first, last = index.rows[rows], index.rows[rows + 1]
+        numbers, places = np.unique(index.records.piece_at(first), return_inverse=True)
+        before = index.sentences[index.records[numbers]][places]
+        records = self.records(numbers)
+        begins, ends = index.sentences[first] - before, index.sentences[last] - before
+        return [
+            records[place][begin:end]
+            for place, begin, end in zip(places.tolist(), begins, ends, strict=True)
+        ]
+
+    def records(self, numbers: Integer[np.ndarray, "n"]) -> list[Integer[np.ndarray, "_"]]:
+        """The ids of each record, which are those of its rows, one after the other."""
+        shards = numbers // _RECORDS_A_SHARD
+        out: list[np.ndarray] = [np.empty(0)] * len(numbers)
+        for shard in np.unique(shards).tolist():
+            (places,) = np.nonzero(shards == shard)
             try:
-                payloads = self._shards[number].read((rows[places] % _ROWS_A_SHARD).tolist())
-            except RuntimeError as error:
-                path = shard(self.folder, self.split, int(number), len(self))
-                raise _damaged(path, error) from error
+                payloads = self._reader(shard).read((numbers[places] % _RECORDS_A_SHARD).tolist())
+            except Exception as error:  # the extension raises RuntimeError and its own kinds
+                raise _damaged(self._shards[shard], error) from error
             for place, payload in zip(places, payloads, strict=True):
-                out[place] = np.frombuffer(payload, self._dtype, offset=_begin(payload))
+                out[place] = np.frombuffer(payload, self._dtype, offset=payload_begin(payload))
         return out
 
+    def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
+        """Opened when it is asked for; those that were asked for last stay open."""
+        if shard not in self._open:
+            while len(self._open) >= _most_open():
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = array_record_module.ArrayRecordReader(str(self._shards[shard]))
+        self._open.move_to_end(shard)
+        return self._open[shard]
 
-def _reader(path: epath.Path) -> array_record_module.ArrayRecordReader:
-    try:
-        return array_record_module.ArrayRecordReader(str(path))
-    except Exception as error:  # the extension raises RuntimeError and its own kinds
-        raise _damaged(path, error) from error
+
+def _most_open() -> int:
+    """Half of the files that this process may have open."""
+    return max(1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16) // 2)
 
 
 def _damaged(path: epath.Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path}: cannot be read ({one_line(error, 200)}); delete the folder and prepare it again"
-    )
+    reason = one_line(error, 200)
+    if "Too many open files" in str(error):
+        return UserError(f"{path}: cannot be opened ({reason}); allow more, with ulimit -n 4096")
+    return UserError(f"{path}: cannot be read ({reason}); delete the folder and prepare it again")
 
 
 @contextlib.contextmanager
@@ -171,78 +247,32 @@ def _writing(folder: epath.Path) -> Iterator[None]:
         ) from error
 
 
-def shard(folder: epath.Path, split: str, number: int, rows: int) -> epath.Path:
-    """Under the name that TFDS has for it; `rows` is how many the split has."""
-    count = -(-rows // _ROWS_A_SHARD)
-    return folder / f"{_DATASET}-{split}.array_record-{number:05d}-of-{count:05d}"
+def _shards(folder: epath.Path, split: str, records: int) -> list[epath.Path]:
+    """Under the names that TFDS has for them."""
+    count = -(-records // _RECORDS_A_SHARD)
+    return [
+        folder / f"{_DATASET}-{split}.array_record-{number:05d}-of-{count:05d}"
+        for number in range(count)
+    ]
 
 
-def shard_sizes(folder: epath.Path, rows: dict[str, int]) -> dict[str, int]:
-    """Bytes of each shard, by its name; `rows` are those of each split."""
+def shard_sizes(folder: epath.Path, records: dict[str, int]) -> dict[str, int]:
+    """Bytes of each shard, by its name; `records` are those of each split."""
     return {
         path.name: path.stat().length
-        for split, count in rows.items()
-        for number in range(-(-count // _ROWS_A_SHARD))
-        for path in [shard(folder, split, number, count)]
+        for split, count in records.items()
+        for path in _shards(folder, split, count)
     }
 
 
-def describe_to_tfds(folder: epath.Path, dtype: np.dtype, rows: dict[str, int]) -> None:
-    """Write TFDS's two files beside the shards; `rows` are those of each split."""
-    splits = []
-    for split, count in rows.items():
-        full, rest = divmod(count, _ROWS_A_SHARD)
-        lengths = [_ROWS_A_SHARD] * full + [rest] * (rest > 0)
-        splits.append(
-            {
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": split,
-                "numBytes": str(sum(shard_sizes(folder, {split: count}).values())),
-                "shardLengths": [str(length) for length in lengths],
-            }
-        )
-    info = {"fileFormat": "array_record", "name": _DATASET, "splits": splits, "version": "1.0.0"}
-    module = "tensorflow_datasets.core.features"
-    tensor = {
-        "pythonClassName": f"{module}.tensor_feature.Tensor",
-        "tensor": {
-            "shape": {"dimensions": ["-1"]},
-            "dtype": np.dtype(dtype).name,
-            "encoding": "bytes",
-        },
-    }
-    features = {
-        "pythonClassName": f"{module}.features_dict.FeaturesDict",
-        "featuresDict": {"features": {_FEATURE: tensor}},
-    }
-    for name, content in (("dataset_info", info), ("features", features)):
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _example(payload: bytes) -> bytes:
-    """A tf.train.Example whose one feature is these bytes, as protocol buffers write it."""
-    feature = _field(1, _field(1, payload))  # Feature.bytes_list, BytesList.value
-    entry = _field(1, _FEATURE.encode()) + _field(2, feature)
-    return _field(1, _field(1, entry))  # Example.features, Features.feature
-
-
-def _field(number: int, content: bytes) -> bytes:
-    size, length = bytearray(), len(content)
-    while length > 127:
-        size.append(length & 127 | 128)
-        length >>= 7
-    return bytes([number << 3 | 2, *size, length]) + content
-
-
-def _begin(example: bytes) -> int:
-    """Where the bytes of `_example` begin: after its feature's name, three tags and sizes."""
-    place = example.index(_FEATURE.encode()) + len(_FEATURE)
-    for _ in range(3):
-        place += 1
-        while example[place] > 127:
-            place += 1
-        place += 1
-    return place
+def describe_to_tfds(folder: epath.Path, dtype: np.dtype, records: dict[str, int]) -> None:
+    """Write TFDS's two files beside the shards; `records` are those of each split."""
+    splits = {}
+    for split, count in records.items():
+        full, rest = divmod(count, _RECORDS_A_SHARD)
+        lengths = [_RECORDS_A_SHARD] * full + [rest] * (rest > 0)
+        splits[split] = lengths, sum(shard_sizes(folder, {split: count}).values())
+    write_descriptions(folder, _DATASET, dtype, splits)
 
 
 def _load(path: epath.Path) -> np.ndarray:

@@ -9,10 +9,10 @@ from bert_jax.data.corpora import Corpus, hashed, held_out, read
 from bert_jax.data.parts import digest, sentences_of
 from bert_jax.data.sources.reading import Cleaning, Document
 
-Report = Callable[[int, int], None]  # documents and characters so far
+Counted = Callable[[int, int], None]  # is told of documents and characters so far
 
 
-def count_characters(corpus: Corpus, config: CorpusConfig, report: Report) -> list[int]:
+def count_characters(corpus: Corpus, config: CorpusConfig, report: Counted) -> list[int]:
     """Of every member."""
     documents, characters = 0, [0] * len(corpus.members)
     for place, member in enumerate(corpus.members):
@@ -30,7 +30,7 @@ class Sample(NamedTuple):
     all_characters: int
 
 
-def sample(corpus: Corpus, config: CorpusConfig, factors: list[float], report: Report) -> Sample:
+def sample(corpus: Corpus, config: CorpusConfig, factors: list[float], report: Counted) -> Sample:
     """Documents of the training split, at most corpus.tokenizer_megabytes million characters of
     them: all, or those of the smallest hashes of their names. Memory is bounded likewise."""
     room = config.tokenizer_megabytes * 1_000_000
@@ -53,7 +53,7 @@ def sample(corpus: Corpus, config: CorpusConfig, factors: list[float], report: R
     return Sample([document for *_, document in in_order], documents, kept_from, characters)
 
 
-def training_sentences(documents: list[Document], dedup: bool, report: Report) -> Iterator[str]:
+def training_sentences(documents: list[Document], dedup: bool, report: Counted) -> Iterator[str]:
     """Sentences of the documents, of each text once where `dedup` says so."""
     seen: set[bytes] = set()
     characters = 0

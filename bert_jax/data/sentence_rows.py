@@ -43,6 +43,11 @@ class SentenceRows:
     def __len__(self) -> int:
         return len(self._stretches if self._packing is None else self._packing)
 
+    def left_out(
+        self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
+    ) -> tuple[int, int]:
+        return 0, int(self._pieces(examples)[2].sum())
+
     def batch(
         self, examples: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]
     ) -> dict[str, np.ndarray]:
@@ -71,11 +76,11 @@ class SentenceRows:
         if not self._cross:
             return np.arange(len(examples)), starts, sizes
         # Cut at each row in it that begins a document.
-        ends, documents = starts + sizes, self._text.index.documents
+        ends, begins_document = starts + sizes, self._text.index.begins
         first, last = self._text.row_of(starts), self._text.row_of(ends - 1)
         owner, step = count_out(last - first)
         rows = first[owner] + 1 + step
-        borders = documents[rows] != documents[rows - 1]
+        borders = begins_document[rows] > 0
         owner, rows = owner[borders], rows[borders]
         begins = np.concatenate([starts, self._text.row_start(rows)])
         order = np.argsort(np.concatenate([np.arange(len(examples)), owner]), kind="stable")

@@ -166,20 +166,23 @@ def train_sentencepiece(
             raise failed[0] from None
         if not isinstance(error, RuntimeError | ValueError):
             raise
-        most = re.search(r"value <= (\d+)", str(error))
-        least = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
-        reason = "the trainer says: " + one_line(error, 200)
-        if most:
-            reason = (
-                f"this corpus gives {int(most[1]) + appended} pieces at the most; lower it or "
-                f"bring more text"
-            )
-        elif least:
-            reason = f"the characters of this corpus alone are {least[1]} pieces; raise it"
+        reason = _why(error, appended)
         raise UserError(f"model.vocab_size={vocab_size}: {reason}") from error
     if failed:
         raise failed[0]
     return SentencePieceTokenizer(model.getvalue())
+
+
+def _why(error: BaseException, appended: int) -> str:
+    """What a size of the vocabulary has against it, by the trainer's words."""
+    if most := re.search(r"value <= (\d+)", str(error)):
+        return (
+            f"this corpus gives {int(most[1]) + appended} pieces at the most; lower it or bring "
+            f"more text"
+        )
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", str(error)):
+        return f"the characters of this corpus alone are {least[1]} pieces; raise it"
+    return "the trainer says: " + one_line(error, 200)
 
 
 def _bounded(sentences: Iterable[str]) -> Iterator[str]:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from bert_jax.data.offsets import Offsets
-from bert_jax.data.records import Index, Rows
+from bert_jax.data.records import Rows
+from bert_jax.data.units import Units
 
 _ROWS = 1 << 15  # cut at once
 KEPT = 1 << 26  # bytes of rows that stay in memory: all of a corpus of 150 MB of text
@@ -22,7 +23,6 @@ class Text:
 
     def __init__(self, rows: Rows):
         self.rows, self.index = rows, rows.index
-        self.sentences = Offsets(rows.index.sentence_lengths)
         self._kept: dict[int, np.ndarray] = {}
         self._room = KEPT
 
@@ -31,24 +31,25 @@ class Text:
 
     def read(self, starts: Int[np.ndarray, "n"], sizes: Int[np.ndarray, "n"]) -> np.ndarray:
         """The ids of n stretches of tokens, one stretch after the other in a single array."""
-        ends = starts + sizes
-        first, last = self.row_of(starts), self.row_of(ends - (sizes > 0))
+        ends, index = starts + sizes, self.index
+        borders = np.concatenate([starts, ends - (sizes > 0)])
+        first, last = np.split(index.records.piece_at(index.sentences.piece_at(borders)), 2)
         owner, step = count_out(np.where(sizes > 0, last + 1 - first, 0))
-        # What is cut from the same row, as A and B mostly are, is read once.
+        # What is cut from the same record, as A and B mostly are, is read once.
         needed, places = np.unique(first[owner] + step, return_inverse=True)
-        tokens = self._rows(needed)
-        row_starts = self.row_start(needed)[places]
-        begins = np.maximum(starts[owner] - row_starts, 0)
-        stops = ends[owner] - row_starts  # a slice ends at the row's end in any case
+        tokens = self._records(needed)
+        record_starts = index.sentences[index.records[needed]][places]
+        begins = np.maximum(starts[owner] - record_starts, 0)
+        stops = ends[owner] - record_starts  # a slice ends at the record's end in any case
         cuts = zip(places.tolist(), begins.tolist(), stops.tolist(), strict=True)
         return np.concatenate([tokens[place][begin:stop] for place, begin, stop in cuts])
 
-    def _rows(self, numbers: Int[np.ndarray, "n"]) -> list[np.ndarray]:
-        """The ids of each row. The first that are read are kept, while there is room: examples
+    def _records(self, numbers: Int[np.ndarray, "n"]) -> list[np.ndarray]:
+        """The ids of each record. The first that are read are kept, while there is room: examples
         come in random order, so any others would be asked for as often."""
         kept = self._kept
         missing = [number for number in numbers.tolist() if number not in kept]
-        read = dict(zip(missing, self.rows.read(np.array(missing, int)), strict=True))
+        read = dict(zip(missing, self.rows.records(np.array(missing, int)), strict=True))
         found = [kept[n] if n in kept else read[n] for n in numbers.tolist()]
         for number, tokens in read.items():
             if tokens.nbytes <= self._room:
@@ -57,45 +58,42 @@ class Text:
         return found
 
     def row_of(self, tokens: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-        return self.row_of_sentence(self.sentences.piece_at(tokens))
-
-    def row_of_sentence(self, sentences: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-        return np.searchsorted(self.index.row_ends, sentences, side="right")
+        return self.index.rows.piece_at(self.index.sentences.piece_at(tokens))
 
     def row_start(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         """The first token of each row."""
-        return self.sentences[np.where(rows > 0, self.index.row_ends[rows - 1], 0)]
+        return self.index.sentences[self.index.rows[rows]]
 
 
 @dataclass(frozen=True)
 class Spans:
-    """One entry an example. `starts` are the sentences that they begin with, in ascending order;
+    """One entry an example. `starts` are the units that they begin with, in ascending order;
     they end where the next begins or, of pairs, after the second at the latest."""
 
     starts: Offsets
-    one_sentence: int  # how many there are of a single sentence
+    one_sentence: int  # how many there are of a single unit
     pairs: bool = False
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def at(
-        self, examples: Int[np.ndarray, "B"], text: Text
+        self, examples: Int[np.ndarray, "B"], units: Units
     ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
-        """Row, first and last-plus-one sentence of each example."""
+        """Row, first and last-plus-one unit of each example."""
         starts = self.starts[examples]
-        rows = text.row_of_sentence(starts)
+        rows = units.row_of(starts)
         if self.pairs:
-            return rows, starts, np.minimum(starts + 2, text.index.row_ends[rows])
+            return rows, starts, np.minimum(starts + 2, units.row_ends(rows))
         return rows, starts, starts + self.starts.lengths[examples]
 
 
-def cut_spans(index: Index, tokens: int) -> Spans:
-    """Cut every row into spans of at least two sentences and about `tokens` tokens: sentences
-    are added until both are reached, as in BERT's released code. What is left at a row's end is
-    a shorter span, or joins the one before where it is a single sentence."""
+def cut_spans(units: Units, tokens: int) -> Spans:
+    """Cut every row into spans of at least two units and about `tokens` tokens: units are added
+    until both are reached, as sentences are in BERT's released code. What is left at a row's end
+    is a shorter span, or joins the one before where it is a single unit."""
     counts = []
-    for starts, row_ends, offsets in _blocks(index):
+    for starts, row_ends, offsets in _blocks(units):
         found = []
         while len(starts):  # of all rows together: their first spans, then their second ones
             ends = np.searchsorted(offsets, offsets[starts] + tokens)
@@ -109,11 +107,11 @@ def cut_spans(index: Index, tokens: int) -> Spans:
     return Spans(Offsets(distances), int(np.count_nonzero(distances == 1)))
 
 
-def cut_sentence_pairs(index: Index) -> Spans:
-    """Cut every row into pairs of sentences. The last of an odd number is paired with the one
+def cut_sentence_pairs(units: Units) -> Spans:
+    """Cut every row into pairs of units. The last of an odd number is paired with the one
     before it, which is then in two pairs: alone it could have no true continuation."""
     counts, alone = [], 0
-    for row_starts, row_ends, offsets in _blocks(index):
+    for row_starts, row_ends, offsets in _blocks(units):
         rows, number = count_out((row_ends - row_starts + 1) // 2)
         starts = np.minimum(row_starts[rows] + 2 * number, row_ends[rows] - 2)
         counts.append(_distances(np.maximum(starts, row_starts[rows]), len(offsets) - 1))
@@ -129,16 +127,17 @@ def count_out(
     return owners, np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
 
 
-def _blocks(index: Index) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Of some rows after the other: first and last-plus-one sentence of each row, and the offsets
-    of the sentences in tokens, all counted from the block's own beginning."""
-    for row in range(0, len(index.row_ends), _ROWS):
-        begin = int(index.row_ends[row - 1]) if row else 0
-        ends = np.asarray(index.row_ends[row : row + _ROWS], np.int64) - begin
-        lengths = index.sentence_lengths[begin : begin + ends[-1]]
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+def _blocks(units: Units) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of some rows after the other: first and last-plus-one unit of each row, and the offsets of
+    the units in tokens, all counted from the block's own beginning."""
+    counts, begin = units.index.row_sentences, 0
+    for row in range(0, len(counts), _ROWS):
+        row_ends = np.cumsum(counts[row : row + _ROWS], dtype=np.int64)
+        offsets, numbers = units.offsets(begin, begin + int(row_ends[-1]))
+        begin += int(row_ends[-1])
+        ends = numbers[row_ends]
         yield np.concatenate([[0], ends[:-1]]), ends, offsets
 
 
 def _distances(starts: Int[np.ndarray, "n"], end: int) -> Integer[np.ndarray, "n"]:
-    return np.diff(starts, append=end).astype(np.uint16)  # a row has at most 4,096 sentences
+    return np.diff(starts, append=end).astype(np.uint16)  # a row has at most 4,096 units

@@ -10,9 +10,10 @@ from bert_jax.data.offsets import Offsets
 from bert_jax.data.records import Index
 from bert_jax.data.spans import count_out
 
-_SENTENCES = 1 << 17  # looked at at once
+_SENTENCES = 1 << 16  # looked at at once
 WINDOW = 256  # stretches that may share rows: so many, one after the other in the text
 _WINDOWS = 1 << 12  # packed at once
+_LEAPS = 6  # the longest is of 2⁶ steps
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,28 @@ def cut_stretches(index: Index, tokens: int, border: int) -> Stretches:
 
 def _documents(index: Index, sentence: int, count: int) -> Int[np.ndarray, "count"]:
     """Of `count` sentences from one on: how many documents began after the first of them."""
-    rows = np.searchsorted(index.row_ends, [sentence, sentence + count - 1], side="right")
-    row_ends = np.minimum(index.row_ends[rows[0] : rows[1] + 1], sentence + count)
-    documents = index.documents[rows[0] : rows[1] + 1]
-    begun = np.cumsum(np.diff(documents, prepend=documents[:1]) != 0)
-    return np.repeat(begun, np.diff(row_ends, prepend=sentence))
+    first, last = index.rows.piece_at(np.array([sentence, sentence + count - 1]))
+    before = sentence - index.rows[np.array([first])]  # sentences of the first row
+    ends = np.cumsum(index.row_sentences[first : last + 1], dtype=np.int64) - before
+    begun = np.cumsum(index.begins[first : last + 1], dtype=np.int64)
+    return np.repeat(begun - begun[0], np.diff(np.minimum(ends, count), prepend=0))
 
 
 def _chain(following: Int[np.ndarray, "n"], place: int) -> Int[np.ndarray, "chosen"]:
-    """A place, what follows it, what follows that, up to the end."""
-    steps, chosen, end = following.tolist(), [], len(following)
+    """A place, what follows it, what follows that, up to the end: in leaps, and what was leaped
+    over filled in afterwards, as Python is slow for one step at a time."""
+    end = len(following)
+    leaps = [np.append(following, end).astype(np.int32)]  # of 1, 2, 4, ... steps
+    for _ in range(_LEAPS):
+        leaps.append(leaps[-1][leaps[-1]])
+    far, found = leaps.pop(), []
     while place < end:
-        chosen.append(place)
-        place = steps[place]
-    return np.array(chosen, np.int64)
+        found.append(place)
+        place = int(far[place])
+    chosen = np.array(found, np.int32)
+    for leap in reversed(leaps):
+        chosen = np.stack([chosen, leap[chosen]], axis=1).ravel()
+    return chosen[chosen < end].astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from bert_jax.data import fast_tokenizer, sentencepiece_tokenizer, tokenizer_jso
 from bert_jax.data.fast_tokenizer import FastTokenizer, train_bpe, train_wordpiece
 from bert_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
 from bert_jax.data.vocabulary import SPELLINGS, Vocabulary
-from bert_jax.errors import UserError
+from bert_jax.errors import UserError, one_line
 
 
 @runtime_checkable
@@ -101,7 +101,7 @@ def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
             raise UserError(f"{path}: no tokenizer can be read here: {error}") from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             # What JSON of another form leads to, too: a list where an object should be.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = f"{type(error).__name__}: {one_line(error, 200)}"
             raise UserError(
                 f"{path}: no tokenizer can be read here ({reason}); fetch the file again"
             ) from error

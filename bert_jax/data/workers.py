@@ -20,9 +20,11 @@ from bert_jax.errors import UserError
 
 
 def encode_all(
-    chunks: Iterable[Chunk], encoding: Encoding, folder: Path, workers: int
+    chunks: Iterable[Chunk], encoding: Encoding, folder: Path, workers: int, lock: int
 ) -> Iterator[Chunk]:
     """Write the part file of each chunk, in `workers` processes, or here where one would do.
+    They hold `lock`, a file descriptor, too: one that outlives its parent may write a part yet,
+    and until then nobody else may begin.
 
     Gives back each chunk that is done, in any order. A chunk a worker is in memory, and one more.
     Raises UserError where a part cannot be written.
@@ -42,7 +44,7 @@ def encode_all(
     try:
         for chunk in chunks:
             if not idle and len(processes) < workers:
-                process, connection = _start(encoding, folder)
+                process, connection = _start(encoding, folder, lock)
                 processes.append(process)
                 idle.append(connection)
             if not idle:
@@ -64,7 +66,7 @@ def part_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.npz"
 
 
-def _start(encoding: Encoding, folder: Path) -> tuple[subprocess.Popen, Connection]:
+def _start(encoding: Encoding, folder: Path, lock: int) -> tuple[subprocess.Popen, Connection]:
     mine, theirs = Pipe()
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -72,7 +74,7 @@ def _start(encoding: Encoding, folder: Path) -> tuple[subprocess.Popen, Connecti
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "bert_jax.data.workers", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno(), lock], env=environment, stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the parent alone, who ends its workers
     )  # fmt: skip
     theirs.close()

@@ -1,5 +1,6 @@
 """prepare over small chunks, that kills itself (SIGKILL) at the n-th report of a named kind. Told:
-source, output, workers, the kind and n. Prints the ids of its workers before that.
+source, output, workers, the kind and n, and the share that is held out. Prints the ids of its
+workers before that, and what it waits for.
 
 What the tests of resuming start instead of the program."""
 
@@ -15,12 +16,14 @@ from bert_jax.data.prepare import prepare
 from bert_jax.errors import UserError
 
 parts.CHUNK_CHARACTERS = 1500
-source, output, workers, kind, count = sys.argv[1:]
+source, output, workers, kind, count, held_out = sys.argv[1:]
 left = int(count)
 
 
 def deadly(what, documents, characters, total):
     global left
+    if what.startswith("waiting"):
+        print(what, flush=True)
     if what.startswith(kind):
         left -= 1
         if left == 0:
@@ -30,7 +33,7 @@ def deadly(what, documents, characters, total):
 
 
 try:
-    config = CorpusConfig(source=source, held_out=0.3, tokenizer="sentencepiece")
+    config = CorpusConfig(source=source, held_out=float(held_out), tokenizer="sentencepiece")
     prepare(config, 200, output, deadly, int(workers))
 except UserError as error:
     sys.exit(f"error: {error}")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.data.corpora import documents, fingerprint, held_out
+from bert_jax.data.corpora import held_out
 from bert_jax.data.docstrings import prose
 from bert_jax.data.sentences import split_sentences
 from bert_jax.data.sources import installed, reading
 from bert_jax.data.sources.reading import Document
 from bert_jax.errors import UserError
+from tests.data.reading import documents, fingerprint
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,27 @@ from bert_jax.errors import UserError
 )
 def test_split_sentences(sentences: list[str]) -> None:
     assert split_sentences("  " + " \n ".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["他来了。", "你好吗？", "很好！", "再见"],
+        ["他说：“走吧！”他们走了。", "他说：“好。”", "“真的？”", "“是。”", "好。"],
+        ["円周率は３．１４である。", "「行こう！」と彼は言った．", "終わり｡", "次。"],
+        ["वह आया।", "कौन था?", "राम॥", "हाँ।"],
+        ["هل جاء؟", "نعم۔", "لا."],
+        ["Նա եկավ։", "Այո։"],
+        ["እሱ መጣ።", "ማን፧", "አዎ።"],
+        ["သူလာသည်။", "ဟုတ်ကဲ့။"],
+    ],
+)
+@pytest.mark.parametrize("between", ["", " "])
+def test_sentences_of_other_scripts(sentences: list[str], between: str) -> None:
+    text = between.join(sentences)
+    if "?" in text or ". " in text:  # a Latin mark needs its space
+        text = " ".join(sentences)
+    assert split_sentences(text) == sentences
 
 
 def test_split_sentences_is_linear_without_boundaries() -> None:
@@ -294,9 +316,11 @@ def test_nothing_is_imported() -> None:
         import sys
         from bert_jax.data import corpora
         from bert_jax.data.sources import installed
+        from bert_jax.data.sources.reading import Cleaning
         before = set(sys.modules)
-        next(corpora.documents("installed-docs"))
-        corpora.fingerprint("installed-docs")
+        corpus = corpora.Corpus("installed-docs")
+        next(corpus.documents(Cleaning()))
+        corpus.fingerprint()
         loaded = {name.partition(".")[0] for name in sys.modules}
         print(sorted(loaded & (set(installed.PACKAGES) | {"jaxlib", "pydoc_data"})))
     """

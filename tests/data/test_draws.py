@@ -28,6 +28,26 @@ def test_integers_reach_both_ends():
     assert stats.chisquare(np.bincount(values, minlength=7)).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("limit", [2**32, 2**32 + 1, 7_800_000_000, 2**62 + 12345, 2**63])
+def test_integers_above_four_billion(limit):
+    """To the bit what whole numbers without a limit of size give, and uniform to the end."""
+    keys = draws.key(0, np.arange(2000))
+    values = draws.integers(keys, limit)
+    bits = [int(b) for b in draws.bits(keys)]
+    exact = [(b >> 32) * limit >> 32 if limit <= 2**32 else b * limit >> 64 for b in bits]
+    assert values.tolist() == exact
+    assert values.max() > 0.99 * limit and stats.kstest(values / limit, "uniform").pvalue > 1e-3
+
+
+def test_integers_of_small_and_large_limits_together():
+    limits = np.array([7, 2**40])
+    found = draws.integers(draws.key(3), limits)
+    assert found.tolist() == [int(draws.integers(draws.key(3), int(limit))) for limit in limits]
+    for wrong in (2**63 + 1, -1):
+        with pytest.raises(ValueError, match="limit"):
+            draws.integers(draws.key(0), wrong)
+
+
 def test_parts_of_a_key_do_not_commute():
     assert draws.key(1, 2) != draws.key(2, 1)
     assert draws.key(1) != draws.key(1, 0)

@@ -17,16 +17,21 @@ from tests.data.test_prepare import assert_same_folders
 ROOT = Path(__file__).parents[2]
 
 
-def command(corpus, output, workers=1, kind="never", count=1):
+def command(corpus, output, workers=1, kind="never", count=1, held_out=0.3):
     return [
         sys.executable, "-m", "tests.data.killed_prepare", str(corpus.text), str(output),
-        str(workers), kind, str(count),
+        str(workers), kind, str(count), str(held_out),
     ]  # fmt: skip
 
 
-def run(*arguments, **kwargs):
+def run(*arguments, held_out=0.3, **kwargs):
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=300, **kwargs
+        command(*arguments, held_out=held_out),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        **kwargs,
     )
 
 
@@ -65,6 +70,43 @@ def running(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_worker_that_outlives_its_parent_writes_into_no_other_work(corpus, tmp_path):
+    """Stopped with its chunk before it, and woken when another config was begun meanwhile."""
+    output, alone = tmp_path / "prepared", tmp_path / "alone"
+    script = """
+import os, signal, sys, psutil
+from bert_jax.data import parts, workers
+send = workers._send
+def deadly(connection, message):
+    (child,) = psutil.Process().children()
+    child.suspend()
+    send(connection, message)
+    if isinstance(message, parts.Chunk):
+        print(child.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+workers._send = deadly
+sys.argv[0] = "killed"
+import tests.data.killed_prepare
+"""
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script, *command(corpus, output, 2)[3:]],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    orphan = psutil.Process(int(killed.stdout.readline()))
+    assert killed.wait(60) == -signal.SIGKILL
+    try:
+        other = subprocess.Popen(
+            command(corpus, output, held_out=0.2), stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert other.stdout.readline().startswith("waiting")
+        assert other.poll() is None and orphan.status() == psutil.STATUS_STOPPED
+    finally:
+        orphan.resume()
+    assert other.wait(60) == 0 and not running(orphan.pid)
+    assert run(corpus, alone, held_out=0.2).returncode == 0
+    assert_same_folders(output, alone)
 
 
 def test_a_worker_that_is_killed_is_told(corpus, tmp_path):

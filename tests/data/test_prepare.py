@@ -1,14 +1,18 @@
 """A corpus on disk: whole or not there, the same every time, splits apart."""
 
 import json
+import os
+import resource
 import shutil
+import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from etils import epath
 
-from bert_jax.data import corpora, duplicates
+from bert_jax.data import corpora, duplicates, records
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.merge import UNIGRAM
@@ -18,6 +22,7 @@ from bert_jax.data.records import ROW_TOKENS, Rows, SplitWriter, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
 from bert_jax.errors import UserError
 from tests import tiny
+from tests.data.reading import documents
 
 
 def quiet(what, documents, characters, total):
@@ -37,7 +42,7 @@ def decoded(folder, split):
 
 def test_rows_hold_the_documents_of_their_split(corpus):
     texts = {"train": [], "held_out": []}
-    for document in corpora.documents(str(corpus.text)):
+    for document in documents(corpus.text):
         split = "held_out" if corpora.held_out(document.name, 0.3) else "train"
         texts[split].append(" ".join(sentences_of(document)).lower())
     assert texts["train"] and texts["held_out"]
@@ -83,9 +88,11 @@ def test_a_long_document_becomes_several_rows(corpus, tmp_path):
         if len(found) > 2:
             break
     assert len(found) > 4 and 0 < min(map(len, found)) <= max(map(len, found)) <= ROW_TOKENS
-    long = rows.index.documents == rows.index.documents[0]
+    every = np.arange(len(rows))
+    long = rows.index.document_of(every) == 1
     assert long.sum() > 4
-    lengths = [rows.index.sentence_lengths[rows.index.sentences(r)] for r in range(len(rows))]
+    borders = rows.index.rows[np.arange(len(rows) + 1)].tolist()
+    lengths = [rows.index.sentence_lengths[b:e] for b, e in pairwise(borders)]
     assert [sum(map(int, row)) for row in lengths] == list(map(len, found))
     assert max(map(max, lengths)) == ROW_TOKENS
     tokenizer = load_tokenizer(tmp_path / "p" / "tokenizer")
@@ -100,20 +107,66 @@ def lines_of(path):
     return path.read_text().split("\n")
 
 
-def test_short_and_long_rows_take_little_room(tmp_path):
+@pytest.mark.parametrize(
+    "shortest, longest, sentence", [(100, 1000, 20), (20, 20, 10), (4, 30, 20)]
+)
+def test_short_and_long_rows_take_little_room(tmp_path, shortest, longest, sentence):
     """At most 2.5 bytes a token, of tokens that nothing can compress."""
     rng = np.random.default_rng(0)
-    rows = [rng.integers(0, 65536, n).astype("<u2") for n in rng.integers(100, 1000, 2000)]
+    sizes = rng.integers(shortest, longest + 1, 8_000_000 // (shortest + longest))
+    rows = [rng.integers(0, 65536, n).astype("<u2") for n in sizes]
     tokens = sum(map(len, rows))
-    lengths = [np.diff([0, *range(20, len(row), 20), len(row)]) for row in rows]
+    lengths = [np.diff([*range(0, len(row), sentence), len(row)]) for row in rows]
     counts = np.array(list(map(len, lengths)))
-    writer = SplitWriter(
-        epath.Path(tmp_path), "train", np.dtype("<u2"), len(rows), int(sum(counts))
-    )
+    writer = SplitWriter(epath.Path(tmp_path), "train", np.dtype("<u2"))
     writer.add(rows, np.concatenate(lengths).astype(np.uint16), counts, np.arange(len(rows)))
     writer.close()
-    assert tokens > 1_000_000
+    assert tokens > 3_900_000  # a shard's end may be 64 KiB of nothing
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2.5 * tokens
+
+
+def test_a_row_is_read_from_its_record(tmp_path, monkeypatch):
+    """From one of its own or shared with others, in one of many shards, however few may be open
+    at once; a document of several rows is one."""
+    monkeypatch.setattr(records, "_RECORDS_A_SHARD", 3)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 200, n).astype("<u2") for n in rng.integers(1, 600, 400)]
+    lengths = [np.diff([*range(0, len(row), 50), len(row)]) for row in rows]
+    counts = np.array(list(map(len, lengths)))
+    documents = np.cumsum(rng.integers(0, 2, len(rows)))
+    writer = SplitWriter(epath.Path(tmp_path), "train", np.dtype("<u2"))
+    for part in (slice(0, 150), slice(150, 150), slice(150, 400)):
+        found = lengths[part]
+        all_lengths = np.concatenate([np.empty(0, int), *found])
+        writer.add(rows[part], all_lengths, counts[part], documents[part])
+    count = writer.close()
+    manifest = {
+        "format": records.FORMAT, "vocab_size": 200, "dtype": "<u2",
+        "splits": {"train": {"rows": 400, "sentences": int(counts.sum()), "records": count}},
+        "shards": records.shard_sizes(epath.Path(tmp_path), {"train": count}),
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert count < 200 and len(manifest["shards"]) == -(-count // 3) > 30
+
+    limits, found = resource.getrlimit(resource.RLIMIT_NOFILE), Rows(tmp_path, "train")
+    opened = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))
+    monkeypatch.setattr(records, "_most_open", lambda: 10)
+    try:
+        order = rng.permutation(400)
+        for start in range(0, 400, 7):
+            numbers = order[start : start + 7]
+            for number, row in zip(numbers, found.read(numbers), strict=True):
+                np.testing.assert_array_equal(row, rows[number])
+        assert opened < len(os.listdir("/proc/self/fd")) <= opened + 10
+        monkeypatch.setattr(records, "_most_open", lambda: 1000)
+        with pytest.raises(UserError, match="Too many open files.*ulimit -n"):
+            found.read(np.arange(400))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    expected = np.unique(documents, return_inverse=True)[1] + 1
+    np.testing.assert_array_equal(found.index.document_of(np.arange(400)), expected)
+    assert found.index.documents == expected[-1]
 
 
 def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
@@ -122,9 +175,15 @@ def test_the_cache_prepares_once(corpus, tmp_path, monkeypatch):
     calls = []
     first = cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert calls and cached(config, tiny.VOCAB, quiet) == first
+    done, total = [(did, all_) for what, _, did, all_ in calls if what.startswith("writing")][-1]
+    assert total and calls[-1][1] == total
     calls.clear()
     cached(config, tiny.VOCAB, lambda *told: calls.append(told))
     assert not calls
+    # A run that was killed when all but this was done.
+    left = first.parent / f".{first.name}.partial"
+    (left / "done").mkdir(parents=True)
+    assert cached(config, tiny.VOCAB, quiet) == first and not left.exists()
     other = config_of(corpus, held_out=0.4)
     assert cached(other, tiny.VOCAB, quiet) != first
 
@@ -190,7 +249,7 @@ def test_a_sentence_after_another_has_a_space_before_it(corpus, tmp_path):
     prepare(config_of(corpus, tokenizer=str(tmp_path / "roberta")), 400, tmp_path / "out", quiet)
     rows = Rows(tmp_path / "out", "train")
     (first,) = rows.read(np.array([0]))
-    ends = np.cumsum(rows.index.sentence_lengths[rows.index.sentences(0)])
+    ends = np.cumsum(rows.index.sentence_lengths[: rows.index.row_sentences[0]])
     begins = [tokenizer.piece(int(first[place]))[0] for place in [0, *ends[:-1]]]
     assert begins[0] != "Ġ" and set(begins[1:]) == {"Ġ"}
 
@@ -223,6 +282,38 @@ def test_what_was_done_for_another_config_is_not_used(corpus, tmp_path):
     assert_same_folders(output, corpus.folder)
 
 
+def wait_for_another(config, other, output):
+    """prepare `other` while `config` is being prepared; what the one who waits gets."""
+    waits, found = threading.Event(), []
+
+    def wait():
+        try:
+            found.append(prepare(other, tiny.VOCAB, output, lambda *_: waits.set()))
+        except UserError as error:
+            found.append(str(error))
+
+    waiter = threading.Thread(target=wait)
+
+    def while_it_works(what, documents, characters, total):
+        if what.startswith("writing") and not waiter.ident:
+            waiter.start()
+            assert waits.wait(60)
+
+    manifest = prepare(config, tiny.VOCAB, output, while_it_works)
+    waiter.join(60)
+    return manifest, *found
+
+
+def test_who_waits_gets_the_work_of_another_if_it_is_the_same(corpus, tmp_path):
+    manifest, same = wait_for_another(config_of(corpus), config_of(corpus), tmp_path / "same")
+    assert same == manifest
+    _, told = wait_for_another(
+        config_of(corpus), config_of(corpus, lowercase=False), tmp_path / "other"
+    )
+    assert "exists already" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "same"]
+
+
 def assert_same_folders(mine, theirs):
     files = {path.relative_to(mine) for path in mine.rglob("*") if path.is_file()}
     assert files == {path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file()}
@@ -232,8 +323,7 @@ def assert_same_folders(mine, theirs):
 
 def test_a_damaged_folder_is_named(corpus, tmp_path):
     folder = shutil.copytree(corpus.folder, tmp_path / "copy")
-    np.save(folder / "train-row_ends.npy", np.arange(3))
-    np.save(folder / "train-documents.npy", np.arange(3, dtype=np.int32))
+    np.save(folder / "train-row_sentences.npy", np.arange(3))
     with pytest.raises(UserError, match="damaged"):
         Rows(folder, "train")
     (folder / "manifest.json").unlink()
@@ -289,7 +379,18 @@ def test_the_same_text_twice(tmp_path):
     assert twice["splits"]["held_out"]["documents"] == 40 - trained
 
 
-def test_duplicates_are_found_in_rounds(monkeypatch):
+def test_files_of_one_name_in_two_members_are_two(corpus, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        shutil.copy(corpus.text, tmp_path / folder / "t.txt")
+    folder = str(corpus.folder)
+    for source in ("{0}/a/t.txt + {0}/b/t.txt", "{0}/a/t.txt,{0}/b/t.txt"):
+        config = config_of(corpus, source=source.format(tmp_path), dedup=True, tokenizer=folder)
+        manifest = prepare(config, tiny.VOCAB, tmp_path / f"{len(source)}", quiet)
+        assert manifest["found"]["duplicate_documents"] == 24
+
+
+def test_duplicates_are_found_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     text = rng.integers(0, 60, 100)
@@ -301,7 +402,7 @@ def test_duplicates_are_found_in_rounds(monkeypatch):
             part = slice(start, start + 30)
             yield duplicates.Texts(digests[part], names[part], held[part])
 
-    found = duplicates.find_duplicates(stretches, 100)
+    found = duplicates.find_duplicates(stretches(), 100, tmp_path)  # each is read once
     expected = [text[n] in text[:n] for n in range(100)]
     assert found.again.tolist() == expected and any(expected)
     assert found.in_both_splits == sum(np.isin(text[held], text[~held]))
@@ -314,9 +415,9 @@ def test_tfds_reads_the_folder(corpus):
     for split in ("train", "held_out"):
         rows = Rows(corpus.folder, split)
         source = builder.as_data_source(split=split)
-        assert len(source) == len(rows)
-        for number, row in enumerate(rows.read(np.arange(len(rows)))):
-            np.testing.assert_array_equal(source[number]["input_ids"], row)
+        assert len(source) == builder.info.splits[split].num_examples > 0
+        found = np.concatenate([source[number]["input_ids"] for number in range(len(source))])
+        np.testing.assert_array_equal(found, np.concatenate(rows.read(np.arange(len(rows)))))
 
 
 def test_a_vocabulary_of_another_size_is_named(corpus):

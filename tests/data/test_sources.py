@@ -13,12 +13,13 @@ import pytest
 import zstandard
 
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.corpora import Corpus, documents, fingerprint, held_out
+from bert_jax.data.corpora import Corpus, held_out
 from bert_jax.data.sampling import sample, training_sentences
 from bert_jax.data.sources import readers, reading
 from bert_jax.data.sources.grammar import parse
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.errors import UserError
+from tests.data.reading import documents, fingerprint
 
 TEXTS = ["One is here. It is open.", "Two.\nIt goes on.", "", "Four, an é and a 字."]
 
@@ -131,6 +132,11 @@ def test_files_by_comma_and_pattern(tmp_path):
     # Names are short, unless two files would have the same.
     assert [d.name for d in documents(f"{tmp_path}/x/*.txt")] == ["1.txt:0", "2.txt:0"]
     assert len({d.name for d in documents(f"{tmp_path}/**/*.txt")}) == 3
+    # Also of several members; a file that is read twice is one file.
+    for source in (f"{tmp_path}/x/1.txt + {tmp_path}/y/1.txt", f"{tmp_path}/[xy]/1.txt"):
+        assert [d.name for d in documents(source)] == ["x/1.txt:0", "y/1.txt:0"]
+    twice = documents(f"{tmp_path}/x/1.txt + 0.9x {tmp_path}/x/1.txt")
+    assert {d.name for d in twice} == {"1.txt:0"}
     with pytest.raises(UserError, match="nothing fits this pattern"):
         parse(f"{tmp_path}/*.text")
     odd = tmp_path / "2x a + b,c@d.txt"
@@ -232,6 +238,22 @@ def test_a_long_document_comes_in_parts(tmp_path, monkeypatch):
     assert [d.part for d in found] == [None, 0, 1, 2, 3, None]
     assert [d.name for d in found] == ["a.txt:0"] + ["a.txt:1"] * 4 + ["a.txt:2"]
     assert [p.strip() for d in found[1:-1] for p in d.paragraphs] == lines
+
+
+def test_of_a_long_document_that_is_skipped_no_part_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_CHARACTERS", 100)
+    path = tmp_path / "a.txt"
+    lines = [b"This is line number %d." % number for number in range(20)]
+    long = b"\n".join(lines)
+    path.write_bytes(
+        b"\n\n\0\nShort \xff.\n\n" + long + b"\n\n" + long + b"\nBad \xff.\nMore.\n\n" + long
+    )
+    cleaning = Cleaning("skip")
+    found = list(documents(str(path), cleaning))
+    assert [(d.name, d.part) for d in found] == [
+        (f"a.txt:{number}", part) for number in (1, 3) for part in range(4)
+    ]
+    assert cleaning.counts["invalid_utf8"] == 2
 
 
 def test_a_line_that_is_no_line(tmp_path, monkeypatch):

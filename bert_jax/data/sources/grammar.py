@@ -6,9 +6,11 @@ PLACE   = installed-docs | files, by comma or with * ? [] ** | tfds:NAME or FOLD
 """
 
 import glob
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bert_jax.data.sources.installed import INSTALLED_DOCS
@@ -27,7 +29,7 @@ _SPLIT = re.compile(r"(.+)#([\w.-]+)", re.DOTALL)
 class TextFile:
     path: Path
     kind: str  # of READERS
-    name: str  # its documents are called after it
+    name: str = ""  # its documents are called after it
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Member:
 def parse(source: str) -> tuple[Member, ...]:
     """The members of a source. Raises UserError for a file that is not there and a wrong line."""
     if _is_there(source):
-        return (_member(source, source, 1.0, False),)
+        return _named([_member(source, source, 1.0, False)])
     members = []
     for spec in re.split(r"\s\+\s", source.strip()):
         weight = _WEIGHT.fullmatch(spec.strip())
@@ -60,7 +62,28 @@ def parse(source: str) -> tuple[Member, ...]:
             f"corpus.source={source}: shares must stand before all members and add up to 100%; "
             f"these are {sum(shares):g}% of {len(shares)}"
         )
-    return tuple(members)
+    return _named(members)
+
+
+def _named(members: list[Member]) -> tuple[Member, ...]:
+    """With each file called by as much of the end of its path as no other file of any member has:
+    by its name, mostly."""
+    paths = {Path(os.path.abspath(file.path)) for member in members for file in member.files}
+    ends = Counter(end for path in paths for end in _ends(path))
+
+    def name(file: TextFile) -> str:
+        path = Path(os.path.abspath(file.path))
+        return next((end for end in _ends(path) if ends[end] == 1), str(path))
+
+    return tuple(
+        replace(member, files=tuple(replace(file, name=name(file)) for file in member.files))
+        for member in members
+    )
+
+
+def _ends(path: Path) -> Iterator[str]:
+    for start in range(len(path.parts) - 1, 0, -1):
+        yield "/".join(path.parts[start:])
 
 
 def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
@@ -82,14 +105,7 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
         match = _SPLIT.fullmatch(rest)
         dataset, split = match.groups() if match else (rest, "train")
         return Member(spec, weight, share, column, dataset=dataset, split=split)
-    paths = list(_paths(rest))
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):  # a/part.txt and b/part.txt: by their whole paths
-        names = [str(path) for path in paths]
-    files = [
-        TextFile(regular_file(path), kind or _kind_of(path), name)
-        for path, name in zip(paths, names, strict=True)
-    ]
+    files = [TextFile(regular_file(path), kind or _kind_of(path)) for path in _paths(rest)]
     return Member(spec, weight, share, column, tuple(files))
 
 

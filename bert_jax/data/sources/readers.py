@@ -25,6 +25,7 @@ def plain_text(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterat
     paragraphs: list[str] = []
     skipped = False
     offset = 0
+    bad: set[int] | None = None  # documents to skip, found when the first comes in parts
 
     def document(more: bool) -> Document:
         return Document(f"{name}:{number}", tuple(paragraphs), part if part or more else None)
@@ -43,12 +44,32 @@ def plain_text(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterat
             paragraphs, part, size, skipped = [], 0, 0, False
         elif not skipped:
             if size > MAX_CHARACTERS:
+                if cleaning.invalid_utf8 == "skip" and bad is None:
+                    bad = _invalid(path)
+                if bad and number in bad:
+                    skipped = True
+                    continue
                 yield document(more=True)
                 paragraphs, part, size = [], part + 1, 0
             paragraphs.append(text)
             size += len(text)
     if paragraphs and not skipped:
         yield document(more=False)
+
+
+def _invalid(path: Path) -> set[int]:
+    """Numbers of the documents of a text in which there is a line that is not UTF-8."""
+    found, number, begun = set(), 0, False
+    for line_number, line in enumerate(lines(path), 1):
+        try:
+            text = line.decode("utf-8-sig" if line_number == 1 else "utf-8").replace("\0", " ")
+        except UnicodeDecodeError:
+            found.add(number)
+            text = "not blank"
+        blank = not text or text.isspace()
+        number += begun and blank
+        begun = not blank
+    return found
 
 
 def json_lines(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterator[Document]:

@@ -1,0 +1,112 @@
+"""What pairs are made of: sentences, and the pieces of those that are too long for a row."""
+
+import numpy as np
+from jaxtyping import Int
+
+from bert_jax.data.records import Index, Rows
+
+_BLOCK = 1 << 20  # sentences looked at at once
+
+
+class Units:
+    """The units of a split, numbered in the order of the text. A sentence of more than half the
+    `room` of a row, in tokens, is cut evenly into as few pieces as are no longer than that; every
+    other sentence is one unit. So any two make a pair of which nothing is left out: of longer
+    ones the same ends would be cut off in every epoch.
+
+    Beside the index, 24 bytes a sentence that is cut.
+    """
+
+    def __init__(self, rows: Rows, room: int):
+        self._rows = rows  # pickles as its path
+        lengths, cut, pieces = self.index.sentence_lengths, [], []
+        for begin in range(0, len(lengths), _BLOCK):
+            (long,) = np.nonzero(lengths[begin : begin + _BLOCK] > room // 2)
+            cut.append(begin + long)
+            pieces.append(-(-lengths[begin + long].astype(np.int64) // (room // 2)))
+        self._cut = np.concatenate([np.empty(0, np.int64), *cut])
+        # How many units there are more than sentences, before each that is cut and after all.
+        self._more = np.cumsum(np.concatenate([[0], *pieces]).astype(np.int64))
+        self._more[1:] -= np.arange(1, len(self._more))
+        self._firsts = self._cut + self._more[:-1]  # units that they begin with
+
+    @property
+    def index(self) -> Index:
+        return self._rows.index
+
+    def __len__(self) -> int:
+        return len(self.index.sentence_lengths) + int(self._more[-1])
+
+    @property
+    def cut_sentences(self) -> int:
+        return len(self._cut)
+
+    def __getitem__(self, units: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+        """The first token of each; of len(self) where the last one ends."""
+        sentences, piece, pieces = self._locate(units)
+        found = self.index.sentences[sentences]
+        (inner,) = np.nonzero(piece)
+        lengths = self.index.sentence_lengths[sentences[inner]].astype(np.int64)
+        found[inner] += piece[inner] * lengths // pieces[inner]
+        return found
+
+    def first_from(self, tokens: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+        """The first unit that begins there or later; len(self) where there is none."""
+        sentences = self.index.sentences.first_from(tokens)
+        found = self.of_sentence(sentences)
+        # It may be a piece of the sentence before.
+        place = np.searchsorted(self._cut, sentences - 1)
+        (maybe,) = np.nonzero(np.append(self._cut, -2)[place] == sentences - 1)
+        before, place = sentences[maybe] - 1, place[maybe]
+        pieces = self._more[place + 1] - self._more[place] + 1
+        inside = tokens[maybe] - self.index.sentences[before]
+        lengths = self.index.sentence_lengths[before].astype(np.int64)
+        found[maybe] = self._firsts[place] + np.minimum(-(-inside * pieces // lengths), pieces)
+        return found
+
+    def of_sentence(self, sentences: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+        """The unit that each sentence begins with."""
+        return sentences + self._more[np.searchsorted(self._cut, sentences)]
+
+    def row_of(self, units: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+        return self.index.rows.piece_at(self._locate(units)[0])
+
+    def row_ends(self, rows: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+        """The unit after each row's last."""
+        return self.of_sentence(self.index.rows[rows + 1])
+
+    def offsets(self, begin: int, end: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
+        """Of the sentences from `begin` to `end`: tokens before each of their units and after
+        the last, and units before each sentence and after the last, both from 0."""
+        lengths = self.index.sentence_lengths[begin:end].astype(np.int64)
+        tokens = np.concatenate([[0], np.cumsum(lengths)])
+        first, last = np.searchsorted(self._cut, [begin, end])
+        counts = np.ones(len(lengths) + 1, np.int64)
+        counts[self._cut[first:last] - begin] += np.diff(self._more[first : last + 1])
+        units = np.concatenate([[0], np.cumsum(counts[:-1])])
+        if first == last:
+            return tokens, units
+        owner = np.repeat(np.arange(len(counts)), counts)
+        number = np.arange(len(owner)) - units[owner]
+        inner = number * np.append(lengths, 0)[owner] // counts[owner]
+        return tokens[owner] + inner, units
+
+    def _locate(
+        self, units: Int[np.ndarray, "k"]
+    ) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Int[np.ndarray, "k"]]:
+        """The sentence of each, which piece of it, and of how many."""
+        place = np.searchsorted(self._firsts, units, side="right")  # of the next that is cut
+        sentences, one = units - self._more[place], np.ones_like(units)
+        if not len(self._cut):
+            return sentences, one - 1, one
+        before = np.maximum(place - 1, 0)
+        number, pieces = (
+            units - self._firsts[before],
+            self._more[before + 1] - self._more[before] + 1,
+        )
+        inside = (place > 0) & (number < pieces)
+        return (
+            np.where(inside, self._cut[before], sentences),
+            np.where(inside, number, 0),
+            np.where(inside, pieces, 1),
+        )
