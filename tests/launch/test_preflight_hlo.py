@@ -101,6 +101,17 @@ def test_an_asynchronous_collective_counts_where_it_starts():
     assert rows(Program(text).cost()) == [("all-gather", "ici", 4, 1, 32)]
 
 
+def test_a_collective_spread_over_several_fusions_counts_once():
+    piece = (
+        "  %{0} = f32[32]{{0}} all-gather(%x), channel_id=9, replica_groups={{{{0,1,2,3}}}}, "
+        'frontend_attributes={{chain_id="{1}"}}\n'
+    )
+    head = "HloModule m\n\nENTRY %main (x: f32[8]) -> f32[32] {\n  %x = f32[8]{0} parameter(0)\n"
+    one, other = piece.format("a", 0) + piece.format("b", 0), piece.format("c", 1)
+    assert len(rows(Program(head + one + "}\n").cost())) == 1
+    assert len(rows(Program(head + one + other + "}\n").cost())) == 2
+
+
 def test_a_loop_of_unknown_length_is_named():
     text = (programs.FOLDER / "scan.txt").read_text().replace("direction=LT", "direction=NE")
     text = text.replace("known_trip_count", "other")
