@@ -13,7 +13,7 @@ from launch.preflight.hlo import Collective, Kernel, Program
 
 SHOWN = 10  # operations
 KERNEL_SHARE = 0.5  # of peak, that a kernel without an estimate is taken to reach
-TRIES = 6  # compilations at most in a search
+TRIES = 5  # compilations at most in a search
 LEFT_OUT = (
     "overlap of collectives with computation (none is assumed: the step can be faster)",
     "contention and latency of the networks, and slow hosts (it can be slower)",

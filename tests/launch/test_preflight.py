@@ -169,7 +169,7 @@ def test_what_the_compiler_says_of_too_much():
     assert too_large("RESOURCE_EXHAUSTED: of vmem", 1.0).needed == 0
 
 
-@pytest.mark.parametrize("limit", [5, 37, 1000])
+@pytest.mark.parametrize("limit", [5, 37, 200])
 def test_the_search_ends_next_to_the_largest_that_fits(limit):
     """Memory of 3 units and one a row, four rows a device apart, to `limit` rows a device."""
     tried = []
@@ -184,8 +184,8 @@ def test_the_search_ends_next_to_the_largest_that_fits(limit):
     data = replace(tiny.DATA, batch_size=4)
     found = largest_batch(step, data, try_(data), try_)
     assert found["fits"] % 4 == 0 and found["fits"] <= 4 * limit < found["does_not_fit"]
-    assert found["does_not_fit"] - found["fits"] <= max(4, found["fits"] // 8)
-    assert len(tried) <= 7
+    assert found["does_not_fit"] - found["fits"] <= max(4, found["fits"] // 4)
+    assert len(tried) <= 6
 
 
 def test_pods_are_slices_that_there_are():
