@@ -30,8 +30,8 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 @dataclass(frozen=True)
 class Fit:
-    """Of a compiled step, or of one that is too large: then the program is None. Bytes are of one
-    device; the parts of what is needed are known only where the program was made."""
+    """Of a compiled step, or of one that was refused as too large: then the program is None. Bytes
+    are of one device; the parts of what is needed are known only where there is a program."""
 
     needed: float
     available: float
@@ -42,7 +42,8 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        return self.program is not None
+        """The compiler refuses only what is too large by its temporaries alone."""
+        return self.program is not None and self.needed <= self.available
 
 
 def load_devices(topology: str, slices: int) -> list[Any]:

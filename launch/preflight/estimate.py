@@ -33,8 +33,8 @@ def phase_facts(
             "state": fit.state * chip.devices, "work": fit.work * chip.devices,
         },
     }  # fmt: skip
-    if fit.program is None:
-        return facts | {"reason": fit.reason}
+    if fit.program is None or not fit.fits:
+        return facts | {"reason": fit.reason or "state, activations and code exceed it together"}
     cost = Program(fit.program).cost()
     seconds = {
         "compiler": cost.cycles / chip.clock,
@@ -160,9 +160,12 @@ def _next(known: dict[int, Fit]) -> int | None:
 
 
 def _predicted(known: dict[int, Fit]) -> int:
-    """Rows that fill the memory, on the line through the two largest that are known to fit; of one
-    alone, through the bytes of its state."""
-    points = sorted((units, fit) for units, fit in known.items() if fit.fits)
+    """Rows that fill the memory, on the line through the two largest of which a program was made;
+    of one alone, through the bytes of its state."""
+    points = sorted(
+        ((units, fit) for units, fit in known.items() if fit.program is not None),
+        key=lambda point: point[0],
+    )
     if not points:
         return 0
     units, fit = points[-1]

@@ -169,17 +169,24 @@ def test_what_the_compiler_says_of_too_much():
     assert too_large("RESOURCE_EXHAUSTED: of vmem", 1.0).needed == 0
 
 
+def test_what_the_compiler_takes_can_still_be_too_large():
+    """It looks at temporaries alone, and the state stands beside them."""
+    assert Fit(15.0, 16.0, "", 4.0, 11.0).fits and not Fit(17.0, 16.0, "", 4.0, 13.0).fits
+
+
+@pytest.mark.parametrize("refused", [1.0, 1.5])
 @pytest.mark.parametrize("limit", [5, 37, 200])
-def test_the_search_ends_next_to_the_largest_that_fits(limit):
-    """Memory of 3 units and one a row, four rows a device apart, to `limit` rows a device."""
+def test_the_search_ends_next_to_the_largest_that_fits(limit, refused):
+    """Memory of 3 units and one a row, four rows a device apart, to `limit` rows a device; beyond
+    `refused` times that there is no program."""
     tried = []
     step = type("Sized", (), {"rows": 4})()
 
     def try_(data):
         rows = data.batch_size // 4
         tried.append(rows)
-        fits = rows <= limit
-        return Fit(3.0 + rows, 3.0 + limit, "" if fits else None, 3.0, float(rows))
+        made = "" if rows <= refused * limit else None
+        return Fit(3.0 + rows, 3.0 + limit, made, 3.0, float(rows))
 
     data = replace(tiny.DATA, batch_size=4)
     found = largest_batch(step, data, try_(data), try_)
