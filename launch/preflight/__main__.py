@@ -55,6 +55,7 @@ def main() -> None:
     given = flags.FLAGS.flag_values_dict()
     price = given["price-per-chip-hour"]
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
+    jax.config.update("jax_enable_compilation_cache", False)  # nor are its programs looked for
     if price < 0:
         raise UserError("--price-per-chip-hour: must be 0 or more")
     if given["all"]:

@@ -42,7 +42,6 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """The compiler refuses only what is too large by its temporaries alone."""
         return self.program is not None and self.needed <= self.available
 
 
@@ -118,10 +117,11 @@ class Step:
                 raise
             return too_large(str(error), available)
         memory = compiled.memory_analysis()
+        # At its peak, which the compiler compares with what there is: the sum of all temporaries
+        # can be far more, as some take the place of others.
+        needed = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
         state = memory.argument_size_in_bytes
-        kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        work = kept + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-        return Fit(state + work, available, compiled.as_text(), state, work)
+        return Fit(needed, available, compiled.as_text(), state, needed - state)
 
     def _passes(self, data: DataConfig) -> list[Pass]:
         length, slots = data.sequence_length, data.max_predictions

@@ -34,7 +34,7 @@ def phase_facts(
         },
     }  # fmt: skip
     if fit.program is None or not fit.fits:
-        return facts | {"reason": fit.reason or "state, activations and code exceed it together"}
+        return facts | {"reason": fit.reason}
     cost = Program(fit.program).cost()
     seconds = {
         "compiler": cost.cycles / chip.clock,

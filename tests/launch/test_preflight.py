@@ -169,11 +169,6 @@ def test_what_the_compiler_says_of_too_much():
     assert too_large("RESOURCE_EXHAUSTED: of vmem", 1.0).needed == 0
 
 
-def test_what_the_compiler_takes_can_still_be_too_large():
-    """It looks at temporaries alone, and the state stands beside them."""
-    assert Fit(15.0, 16.0, "", 4.0, 11.0).fits and not Fit(17.0, 16.0, "", 4.0, 13.0).fits
-
-
 @pytest.mark.parametrize("refused", [1.0, 1.5])
 @pytest.mark.parametrize("limit", [5, 37, 200])
 def test_the_search_ends_next_to_the_largest_that_fits(limit, refused):
