@@ -44,7 +44,7 @@ oracle: .venv/installed-dev .venv-oracle/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-dev: .venv/bin/python requirements.txt requirements-gcs.txt requirements-dev.txt
+.venv/installed-dev: .venv/bin/python requirements.txt requirements-gcs.txt requirements-tpu.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ .venv/installed
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -67,6 +69,7 @@ def run(main: Callable[[], None], teaching: str) -> None:
 def guarded() -> Iterator[None]:
     """A UserError, a full disk and Ctrl-C become one line and a status; the rest is a defect."""
     logging.set_verbosity(logging.ERROR)  # orbax tells each file it writes
+    _pass_over_libtpu()
     try:
         yield
     except UserError as error:
@@ -93,6 +96,16 @@ def guarded() -> Iterator[None]:
         # As in `leave`: writers' threads would complain that they cannot end in order.
         sys.stdout.flush()
         os._exit(130)
+
+
+def _pass_over_libtpu() -> None:
+    """libtpu can be here to compile alone (launch.preflight). Where there is no TPU, JAX would
+    start it all the same, which takes a second and complains about its surroundings."""
+    # With libtpu and a TPU, jax has chosen "tpu,cpu" when it was imported. Another plugin (a GPU's)
+    # stays for JAX to choose.
+    nothing_chosen = jax.config.jax_platforms is None
+    if nothing_chosen and importlib.util.find_spec("jax_plugins") is None:
+        jax.config.update("jax_platforms", "cpu")
 
 
 def run_config() -> RunConfig:

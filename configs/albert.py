@@ -71,6 +71,10 @@ PRESETS: Presets = (
     }
 )
 
+# The slice that a preset is meant for.
+_PODS = {"base": "v5e:16x16", "large": "v5p:4x8x8", "xlarge": "v5p:4x8x8", "xxlarge": "v5p:8x8x8"}
+PODS = _PODS | {f"{name}-v2": pod for name, pod in _PODS.items()}
+
 
 def get_config(name: str = "base") -> ConfigDict:
     return differing(bert.get_config("base"), ALBERT | dict(preset(PRESETS, name)))

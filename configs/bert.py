@@ -49,6 +49,11 @@ PRESETS: Presets = {
     "multilingual": PHASES | _cased(119547),
 }
 
+# The slice that a preset is meant for, about the chips that its paper had.
+PODS = dict.fromkeys(("tiny", "mini", "small", "medium"), "v5e:2x2")
+PODS |= dict.fromkeys(("base", "base-cased", "multilingual"), "v5e:4x4")
+PODS |= dict.fromkeys(("large", "large-cased"), "v5e:8x8")
+
 
 def get_config(name: str = "base") -> ConfigDict:
     config = common()

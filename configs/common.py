@@ -33,7 +33,7 @@ def common() -> ConfigDict:
                 all_tokens_mlm=0.0,
             ),
             generator=dict(width=0.25, tie="embeddings"),  # of the last four terms
-            mesh=dict(data=-1, fsdp=1, tensor=1),
+            mesh=dict(data=-1, fsdp=1, tensor=1, slices=1),
         )
     )
 

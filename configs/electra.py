@@ -77,6 +77,9 @@ PRESETS: Presets = {
     },
 }
 
+# The slice that a preset is meant for, about the chips that the paper had.
+PODS = {"small": "v5e:2x2", "small-released": "v5e:2x2", "base": "v5e:4x4", "large": "v6e:16x16"}
+
 
 def get_config(name: str = "base") -> ConfigDict:
     return differing(bert.get_config("base"), ELECTRA | dict(preset(PRESETS, name)))

@@ -49,6 +49,8 @@ PRESETS: Presets = {
     "large": bert.LARGE | {"optimizer.learning_rate": 4e-4, "optimizer.warmup_steps": 30_000},
 }
 
+PODS = {"base": "v6e:16x16", "large": "v5p:8x8x8"}  # the slice that a preset is meant for
+
 
 def get_config(name: str = "base") -> ConfigDict:
     return differing(bert.get_config("base"), ROBERTA | dict(preset(PRESETS, name)))

@@ -23,6 +23,8 @@ XLMR = {
 }
 PRESETS: Presets = {"base": {}, "large": {}}
 
+PODS = dict.fromkeys(PRESETS, "v5p:8x8x8")  # the slice that a preset is meant for
+
 
 def get_config(name: str = "base") -> ConfigDict:
     return differing(roberta.get_config(name), XLMR | dict(preset(PRESETS, name)))

@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-import pytest
-from jaxtyping import install_import_hook
+# libtpu is here to compile alone; the programs that tests start inherit this.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 CACHE = os.environ.setdefault(

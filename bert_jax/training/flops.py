@@ -21,6 +21,7 @@ from bert_jax.models.config import EncoderConfig
 PEAKS = {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5p": 459e12,
     "TPU v5": 459e12, "TPU v6 lite": 918e12, "TPU v6e": 918e12,
+    "TPU7x": 2307e12 / 2,  # a device is half a chip
     "A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "V100": 125e12,
 }  # fmt: skip
 

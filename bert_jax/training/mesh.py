@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from bert_jax.errors import UserError
@@ -21,12 +22,19 @@ class MeshConfig:
     data: int = -1  # -1: the devices that the other axes leave
     fsdp: int = 1
     tensor: int = 1
+    slices: int = 1  # TPU slices that the data axis is laid over, slice by slice; a part of data
 
 
-def build_mesh(config: MeshConfig, batch_size: int, phases: Sequence[int] = ()) -> Mesh:
-    """All devices, explicitly sharded. `phases`: the batches of each phase. Raises UserError
-    where sizes do not divide."""
-    count = jax.device_count()
+def build_mesh(
+    config: MeshConfig,
+    batch_size: int,
+    phases: Sequence[int] = (),
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """The devices (None: all), explicitly sharded. `phases`: the batches of each phase. Raises
+    UserError where sizes do not divide, or slices are not those of the devices."""
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     shape = [config.data, config.fsdp, config.tensor]
     if any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
         raise UserError(f"mesh: sizes are 1 or more, and at most one is -1; got {_text(shape)}")
@@ -46,7 +54,44 @@ def build_mesh(config: MeshConfig, batch_size: int, phases: Sequence[int] = ()) 
                 f"{name}={size} is not divisible by the {shards} devices of mesh.data times "
                 f"mesh.fsdp; choose a multiple of {shards}"
             )
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+    # Split: an axis of the mesh may lie along a part of an axis of the torus.
+    if config.slices == 1 and _slices(devices) == 1:
+        places = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        by_process = _by_process(config.slices, shape[0], devices)
+        places = mesh_utils.create_hybrid_device_mesh(
+            (shape[0] // config.slices, *shape[1:]), (config.slices, 1, 1), devices,
+            process_is_granule=by_process, allow_split_physical_axes=True,
+        )  # fmt: skip
+    return Mesh(places, AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+
+
+def _by_process(slices: int, data: int, devices: Sequence[jax.Device]) -> bool:
+    """Whether processes stand in for slices: where a platform knows no slices (CPU), each process
+    is one. Raises UserError where the devices do not come in that many."""
+    if slices < 1 or data % slices:
+        raise UserError(
+            f"mesh.slices={slices} does not divide mesh.data={data}: each slice holds an equal "
+            f"part of the data axis; choose a mesh.slices that divides it"
+        )
+    found = _slices(devices)
+    processes = len({device.process_index for device in devices})
+    if slices == found:
+        return False
+    if found == 1 and slices == processes:
+        return True
+    raise UserError(
+        f"mesh.slices={slices}, but the {len(devices)} devices at hand are of {found} slice(s) "
+        f"and {processes} process(es); set mesh.slices={found}"
+    )
+
+
+def _slices(devices: Sequence[jax.Device]) -> int:
+    """How many TPU slices, joined by no more than the data centre's network, they are of; 1 on
+    other platforms, whatever they call a slice."""
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def check_divides(mesh: Mesh, config: EncoderConfig) -> None:
