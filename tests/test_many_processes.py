@@ -19,12 +19,12 @@ STEPS = 50
 MORE = [f"--config.train.steps={STEPS}", "--config.train.save_every=12"]
 
 
-def four(workdir, corpus, **kwargs):
-    """The run under launch.local, with its processes' numbers as `children`."""
+def four(workdir, corpus, *more):
+    """The run under launch.local."""
     launcher = [sys.executable, "-m", "launch.local", "--processes=4", "--devices=2", "--"]
     return subprocess.Popen(
-        [*launcher, *command(workdir, corpus), *MORE], env=environment(), cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs,
+        [*launcher, *command(workdir, corpus), *MORE, *more], env=environment(), cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
