@@ -3,8 +3,9 @@
   python -m bert_jax.convert --model=runs/base --output=base-hf
   python -m bert_jax.convert --model=runs/electra --part=generator --output=generator-hf
 
-MODEL is a workdir of bert_jax.pretrain or a Hugging Face folder. The folder that is written holds
-config.json, model.safetensors, tokenizer.json and tokenizer_config.json; nothing here needs torch.
+MODEL is a workdir of bert_jax.pretrain, a checkpoint in it (runs/base/checkpoints/120000) or a
+Hugging Face folder. The folder that is written holds config.json, model.safetensors,
+tokenizer.json and tokenizer_config.json; nothing here needs torch.
 A run with a generator has the parts discriminator (the default) and generator.
 """
 

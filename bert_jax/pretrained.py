@@ -1,22 +1,26 @@
-"""A MODEL, as every program takes one: a workdir of pretrain, or a Hugging Face folder."""
+"""A MODEL, as every program takes one: a workdir of pretrain, which means its newest checkpoint,
+or WORKDIR/checkpoints/STEP, or a Hugging Face folder."""
 
 import sys
 from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from bert_jax import config as configs
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.interop.folder import is_folder, read_folder
 from bert_jax.models.config import EncoderConfig
+from bert_jax.models.sharding import RULES
 from bert_jax.objectives import Objective, build_objective, build_pretrained
 from bert_jax.objectives.base import EncoderWithHeads
 from bert_jax.store import Folder, local_copy, reach
-from bert_jax.training.checkpoint import restore_parameters
-from bert_jax.training.step import init_parameters, place
+from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, restore_parameters
+from bert_jax.training.step import init_parameters
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
     Raises UserError where it is no model, or has no such part.
     """
     folder = existing(model)
-    if not is_folder(folder):
+    if not is_folder(_workdir_of(folder)[0]):
         return next(iter(_from_workdir(folder, part).values()))
     if part:
         raise UserError(f"{folder}: a Hugging Face folder is one model and has no part {part!r}")
@@ -63,7 +67,7 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
 def load_all(model: str | Folder) -> dict[str, Pretrained]:
     """As `load`, every part by its name; a Hugging Face folder's only one is called ''."""
     folder = existing(model)
-    return {"": _from_folder(folder)} if is_folder(folder) else _from_workdir(folder)
+    return {"": _from_folder(folder)} if is_folder(_workdir_of(folder)[0]) else _from_workdir(folder)
 
 
 def existing(model: str | Folder) -> Folder:
@@ -71,7 +75,9 @@ def existing(model: str | Folder) -> Folder:
     folder = reach(str(model))
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {what}; name a workdir or a Hugging Face folder")
+        raise UserError(
+            f"{folder}: {what}; name a workdir, a checkpoint in it or a Hugging Face folder"
+        )
     return folder
 
 
@@ -89,15 +95,30 @@ def _from_folder(folder: Folder) -> Pretrained:
     abstract = nnx.eval_shape(lambda: build_pretrained(found.config, found.heads, nnx.Rngs(0)))
     state = nnx.from_flat_state(
         [
-            (path, place(variable.replace(jnp.asarray(found.parameters[".".join(map(str, path))]))))
+            (path, _placed(variable, found.parameters[".".join(map(str, path))]))
             for path, variable in nnx.to_flat_state(nnx.state(abstract, nnx.Param))
         ]
     )
     return Pretrained(str(folder), found.config, found.heads, state, tokenizer)
 
 
-def _from_workdir(workdir: Folder, part: str | None = None) -> dict[str, Pretrained]:
+def _placed(variable: nnx.Variable, array: np.ndarray) -> nnx.Variable:
+    """The parameter under the sharding of its role; each process fills what its devices hold."""
+    sharding = NamedSharding(jax.sharding.get_mesh(), RULES.parameter(variable))
+    value = jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+    return variable.replace(value)
+
+
+def _workdir_of(folder: Folder) -> tuple[Folder, int | None]:
+    """Of a workdir itself and None, for the newest checkpoint; of a checkpoint in it both."""
+    if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
+        return folder.parent.parent, int(folder.name)
+    return folder, None
+
+
+def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrained]:
     """The part of that name, '' for the first, or all; the checkpoint is read once."""
+    workdir, step = _workdir_of(folder)
     config = configs.load(workdir)
     model = replace(config.model, dtype="float32")
     objective = build_objective(config.objective, model, config.generator)
@@ -107,7 +128,7 @@ def _from_workdir(workdir: Folder, part: str | None = None) -> dict[str, Pretrai
             f"{workdir}: has no part {part!r}; there is {' and '.join(objective.parts)}"
         )
     like = init_parameters(objective, model, config.seed)
-    parameters, _ = restore_parameters(workdir, like)
+    parameters, _ = restore_parameters(workdir, like, step)
     tokenizer, found = load_tokenizer(workdir / "tokenizer"), {}
     for name in names:
         size, state = objective.part(name, model, parameters)
@@ -120,9 +141,9 @@ def _from_workdir(workdir: Folder, part: str | None = None) -> dict[str, Pretrai
 def parts_of(model: str | Folder) -> tuple[str, ...]:
     """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
     folder = existing(model)
-    if is_folder(folder):
+    if is_folder(_workdir_of(folder)[0]):
         return ()
-    config = configs.load(folder)
+    config = configs.load(_workdir_of(folder)[0])
     return build_objective(config.objective, config.model, config.generator).parts
 
 

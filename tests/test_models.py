@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
 from bert_jax import pretrained
+from bert_jax.errors import UserError
 from tests import tiny
 from tests.test_programs import pretrain, refused, start
 
@@ -84,6 +86,19 @@ def test_parts_that_are_not_there_are_named(run, folders, tmp_path):
     refused(start("convert", f"--model={tmp_path}", f"--output={out}"), "config.json: cannot be")
     refused(start("convert", f"--model={tmp_path / 'none'}", f"--output={out}"), "no such folder")
     assert not out.exists()
+
+
+def test_a_checkpoint_is_a_model_of_its_own(run, mesh):
+    def parameters(model):
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(pretrained.load(model).parameters)]
+
+    newest, named, older = map(
+        parameters, (run, run / "checkpoints" / "4", run / "checkpoints" / "2")
+    )
+    assert all(map(np.array_equal, newest, named))
+    assert not all(map(np.array_equal, newest, older))
+    with pytest.raises(UserError, match="no such folder"):
+        pretrained.load(run / "checkpoints" / "3")
 
 
 def test_a_folder_is_the_same_model_again(run, folders, mesh):

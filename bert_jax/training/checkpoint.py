@@ -144,8 +144,10 @@ class Checkpoints:
         )
 
 
-def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.State, int]:
-    """The parameters alone of the newest checkpoint, and its step.
+def restore_parameters(
+    workdir: epath.PathLike, like: nnx.State, step: int | None = None
+) -> tuple[nnx.State, int]:
+    """The parameters alone of the newest checkpoint, or of that after `step`, and its step.
 
     Raises UserError where there is no checkpoint, or none that can be read.
     """
@@ -159,6 +161,8 @@ def restore_parameters(workdir: epath.PathLike, like: nnx.State) -> tuple[nnx.St
     count = len(jax.tree.leaves(like))
     with ocp.Context(pytree_options=_PARTIAL):
         for checkpoint in reversed(list(checkpointer.checkpoints)):
+            if step not in (None, checkpoint.step):
+                continue
             try:
                 parameters = checkpointer.load(checkpoint.step, abstract)["parameters"]
                 saved = checkpointer.metadata(checkpoint.step).custom_metadata["digest"]
