@@ -67,7 +67,9 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
 def load_all(model: str | Folder) -> dict[str, Pretrained]:
     """As `load`, every part by its name; a Hugging Face folder's only one is called ''."""
     folder = existing(model)
-    return {"": _from_folder(folder)} if is_folder(_workdir_of(folder)[0]) else _from_workdir(folder)
+    if is_folder(_workdir_of(folder)[0]):
+        return {"": _from_folder(folder)}
+    return _from_workdir(folder)
 
 
 def existing(model: str | Folder) -> Folder:
