@@ -5,10 +5,11 @@
 The fields of their configs and the facts of their corpora that are not the same; then the first
 logged step at which a metric differs by a single bit, and in which metrics; then how far apart
 each of them gets. Times and rates are left out. Steps that only one of them logged are counted,
-and no difference. The exit status is 0 where nothing differs, 1 where metrics do.
+and no difference. The exit status is 1 where metrics differ, or no step is in both.
 """
 
 import json
+import math
 import sys
 
 from bert_jax import cli, config as configs, provenance
@@ -42,7 +43,7 @@ def compare(one: Folder, other: Folder) -> tuple[list[str], bool]:
             lines.append(f"{len(alone)} logged steps only in {workdir}, the first {alone[0]}")
     steps = sorted(mine.keys() & theirs.keys())
     if not steps:
-        return [*lines, "no step was logged by both"], True
+        return [*lines, "no step was logged by both"], False
     widest: dict[str, tuple[float, int]] = {}
     first = 0
     for step in steps:
@@ -51,7 +52,7 @@ def compare(one: Folder, other: Folder) -> tuple[list[str], bool]:
                 lines += [] if first else [f"equal before step {step}; there"]
                 lines.append(f"  {name}: {a} and {b}")
                 first = step
-            apart = abs(a - b) if isinstance(a, float) and isinstance(b, float) else float("inf")
+            apart = math.inf if a is None or b is None else abs(a - b)
             widest[name] = max(widest.get(name, (0.0, step)), (apart, step), key=lambda w: w[0])
     if not first:
         return [*lines, f"equal to the bit in all {len(steps)} steps that both logged"], True

@@ -19,7 +19,7 @@ from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optim import OptimizerConfig
 
 FILE = "config.json"
-# What may differ when a workdir is taken up again: it decides no number that is logged.
+# What may differ when a workdir is taken up again: it decides no number, or its rounding alone.
 FREE = (
     "mesh", "data.workers", "train.accumulation", "train.keep", "train.max_skipped",
     "corpus.prepared",
@@ -39,7 +39,8 @@ class TrainConfig:
     keep_best: int = 0  # and of those saved where it was evaluated, with the lowest eval_loss
     keep_every: int = 0  # and every one whose step is a multiple; 0: none
     accumulation: int = 1  # parts that a batch goes through in, to the same update
-    max_skipped: int = 10  # steps in a row without a finite loss and gradient; more end the run
+    # Steps in a row without a finite loss and gradient, seen when one is logged; more end the run.
+    max_skipped: int = 10
     deterministic: bool = False  # the same bits each time on a GPU too, at some cost
     natural_bias: bool = False  # output bias from token frequencies (Meister et al. 2023)
 

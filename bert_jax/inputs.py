@@ -1,7 +1,7 @@
 """What a run reads: its corpus as batches, the held-out part of it, and the facts of both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int
@@ -46,9 +46,9 @@ def open_inputs(config: RunConfig, coefficients: Mapping[str, float], share: Sha
             f"{words.pad + 1}, or train the vocabulary with other corpus.special_tokens"
         )
     rows = Rows(folder, "train")
+    by_length = {phase.data.sequence_length: phase.data for phase in config.phases}
     examples = {
-        phase.data.sequence_length: build_examples(rows, words, phase.data, types)
-        for phase in config.phases
+        length: build_examples(rows, words, sizes, types) for length, sizes in by_length.items()
     }
     held_out = build_examples(Rows(folder, "held_out"), words, data, types, short_probability=0.0)
     if "nsp" in coefficients and any(e.one_sentence == len(e) for e in examples.values()):
@@ -59,9 +59,11 @@ def open_inputs(config: RunConfig, coefficients: Mapping[str, float], share: Sha
     batches = PhasedBatches(config.phases, examples, words, config.seed, share)
     counts, limit = token_counts(folder), config.train.eval_examples
     manifest = read_manifest(folder)
+    # As many rows at a time as training has, which may go through a batch in parts.
+    fewer = replace(data, batch_size=data.batch_size // config.train.accumulation)
     return Inputs(
         manifest, tokenizer, batches,
-        EvaluationBatches(held_out, data, words, limit, share),
+        EvaluationBatches(held_out, fewer, words, limit, share),
         counts, unigram_loss(EvaluationBatches(held_out, data, words, limit, WHOLE), counts),
         summary.corpus(folder, manifest, held_out) + "\n"
         + summary.phases(config.phases, batches, examples),

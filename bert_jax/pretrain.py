@@ -79,7 +79,7 @@ def main() -> None:
         if smoke:
             few = replace(config.train, eval_examples=2 * config.data.batch_size)
             config = replace(config, train=few)
-            with smoke_folder(workdir) as folder, contextlib.suppress(Preempted):
+            with smoke_folder(workdir, preemption) as folder:
                 pretrain(config, folder, mesh, preemption, began, flags.FLAGS.init, profile, True)
             return
         pretrain(config, workdir, mesh, preemption, began, flags.FLAGS.init, profile)
@@ -243,6 +243,7 @@ def flops_by_phase(config: RunConfig, objective: Objective, mesh: Mesh) -> dict[
         length, slots = sizes.sequence_length, sizes.max_predictions
         passes = [Pass(*one) for one in objective.passes(config.model, length, slots)]
         found[begin + 1] = train_flops(passes, length) * sizes.batch_size
+    for sizes in (config.data, *(phase.data for phase in config.phases)):
         if sizes.batch_size % (devices * parts):
             raise UserError(
                 f"a batch of {sizes.batch_size} is not divisible by train.accumulation={parts} "
@@ -277,21 +278,26 @@ def check_beginning(
 
 
 @contextlib.contextmanager
-def smoke_folder(workdir: Folder) -> Iterator[Folder]:
-    """A folder beside the workdir that is gone at the end."""
-    folder = workdir.with_name(f"{workdir.name}-smoke")
+def smoke_folder(workdir: Folder, preemption: Preemption) -> Iterator[Folder]:
+    """A hidden folder beside the workdir, deleted when the run in it has come to its end, or to
+    that of its time. After an error nobody waits for anybody, and it stays."""
+    folder = workdir.with_name(f".{workdir.name}.smoke")
+
+    def delete() -> None:
+        barrier("nobody is in the folder")
+        if is_first():
+            epath.Path(folder).rmtree(missing_ok=True)
+        barrier("the folder is gone")
+
+    delete()
     try:
-        _delete(folder)
         yield folder
-    finally:
-        _delete(folder)
-
-
-def _delete(folder: Folder) -> None:
-    barrier("nobody is in the folder")
-    if is_first():
-        epath.Path(folder).rmtree(missing_ok=True)
-    barrier("the folder is gone")
+    except Preempted:
+        delete()
+        if not preemption.over:
+            raise
+    else:
+        delete()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,9 @@ class End:
 
 def verdict(ends: Sequence[End]) -> tuple[int, str]:
     """The status of the run and why, from the ends of all processes in the order they came."""
+    if {end.status for end in ends} == {LOST, PREEMPTED}:
+        first = next(end.process for end in ends if end.status == PREEMPTED)
+        return PREEMPTED, f"process {first} was told to stop before there was anything to save"
     failed = [end for end in ends if end.status not in (0, PREEMPTED)]
     for end in sorted(failed, key=lambda end: end.status == LOST):  # stable: the first comes first
         if end.status < 0:

@@ -255,6 +255,9 @@ _VERB: dict[str, Callable[[Launch], int]] = {verb: getattr(Launch, verb) for ver
 def verdict(ends: dict[str, int]) -> int:
     """The status of a run, of those of its hosts. One that only says that another is gone counts
     where none says why."""
+    if set(ends.values()) == {LOST, PREEMPTED}:
+        _say(f"told to stop before there was anything to save (status {PREEMPTED})")
+        return PREEMPTED
     failed = [(status == LOST, host) for host, status in ends.items() if status]
     failed = [(lost, host) for lost, host in failed if ends[host] != PREEMPTED]
     if failed:

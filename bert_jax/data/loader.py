@@ -1,6 +1,7 @@
 """Global batch s as a pure function of (seed, s), read ahead by grain."""
 
 import bisect
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -177,6 +178,11 @@ def form_batch(
     return batch | mask_tokens(batch["input_ids"], example_keys, config, vocabulary)
 
 
+def _deaf(worker: int, workers: int) -> None:
+    """A notice to stop reaches all processes of a machine; until it is heeded these are needed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def read(
     batches: TrainingBatches | PhasedBatches | EvaluationBatches, start: int = 0, workers: int = 0
 ) -> Iterator[HostBatch]:
@@ -188,5 +194,7 @@ def read(
     if workers:
         if not flags.FLAGS.is_parsed():  # grain reads flags of its own, parsed in programs alone
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_deaf
+        )
     return iter(dataset)

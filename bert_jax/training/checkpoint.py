@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from bert_jax.errors import UserError, one_line
 from bert_jax.store import Folder, absolute, move, on_store
-from bert_jax.training.hosts import barrier, is_first
+from bert_jax.training.hosts import all_say, barrier, is_first
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.step import TrainState
 
@@ -100,11 +100,18 @@ class Checkpoints:
         """
         notes: list[str] = []
         for step in reversed(self.steps):
+            state, saved, reason = None, [], "another process cannot read its part"
             try:
-                return self._restore(step, like), notes
+                with ocp.Context(multiprocessing_options=by_itself()):
+                    state = self._checkpointer.load(step, _abstract(like))
+                saved = self._checkpointer.metadata(step).custom_metadata["digest"]
             except Exception as error:  # orbax raises many kinds for a damaged file
-                reason = one_line(error, 160)
-                notes.append(f"checkpoint {step} in {self.folder} cannot be read: {reason}")
+                state, reason = None, one_line(error, 160)
+            if all_say(state is not None):
+                if _equal(self._digest(state), saved):
+                    return state, notes
+                reason = "its contents do not match the checksum that was stored with them"
+            notes.append(f"checkpoint {step} in {self.folder} cannot be read: {reason}")
         if notes:
             raise UserError(
                 f"{notes[0]}; nor can any older one. Nothing was changed: bring back a copy, or "
@@ -131,11 +138,6 @@ class Checkpoints:
             barrier("damaged checkpoints moved")
             self._checkpointer.reload()
         return moved
-
-    def _restore(self, step: int, like: TrainState) -> TrainState:
-        state = self._checkpointer.load(step, _abstract(like))
-        _check(self._digest(state), self._checkpointer.metadata(step).custom_metadata["digest"])
-        return state
 
     def _unwritten(self, error: Exception) -> UserError:
         return UserError(
@@ -167,11 +169,12 @@ def restore_parameters(
                 parameters = checkpointer.load(checkpoint.step, abstract)["parameters"]
                 saved = checkpointer.metadata(checkpoint.step).custom_metadata["digest"]
                 # In the order of a TrainState's leaves: the step, the parameters, the optimiser.
-                _check(jax.jit(digest)(parameters), saved[1 : 1 + count])
-                return parameters, checkpoint.step
+                if _equal(jax.jit(digest)(parameters), saved[1 : 1 + count]):
+                    return parameters, checkpoint.step
+                reason = "its contents do not match their checksum"
             except Exception as error:  # as in restore_newest
                 reason = one_line(error, 160)
-                print(f"{folder}/{checkpoint.step}: cannot be read ({reason})", file=sys.stderr)
+            print(f"{folder}/{checkpoint.step}: cannot be read ({reason})", file=sys.stderr)
     raise UserError(f"{folder}: no checkpoint here can be read; bring back a copy")
 
 
@@ -182,9 +185,17 @@ def _abstract(like: Any) -> Any:
     )
 
 
-def _check(found: Array, saved: list[int]) -> None:
-    if [int(number) for number in jax.device_get(found)] != saved:
-        raise ValueError("its contents do not match the checksum that was stored with them")
+def _equal(found: Array, saved: list[int]) -> bool:
+    return [int(number) for number in jax.device_get(found)] == saved
+
+
+def by_itself() -> Any:
+    """Orbax's options for a process that reads what its devices need and waits for no other: one
+    that fails is then no reason for the others to wait."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
 
 
 _PARTIAL: Any = ocp.options.PyTreeOptions(

@@ -39,6 +39,15 @@ def together(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def all_say(yes: bool) -> bool:
+    """Whether all processes do."""
+    return yes if jax.process_count() == 1 else bool(all(_gathered(yes)))
+
+
+def _gathered(yes: bool) -> np.ndarray:
+    return np.ravel(multihost_utils.process_allgather(np.array(yes)))
+
+
 def check_same(what: str, facts: Any) -> None:
     """Raises UserError, in all processes, where `facts` (JSON) differ between them."""
     if jax.process_count() == 1:
@@ -58,7 +67,7 @@ def check_shared(seen: bool, folder: object) -> None:
     the folder what the first process has written."""
     if jax.process_count() == 1:
         return
-    blind = np.flatnonzero(~multihost_utils.process_allgather(np.array(seen)))
+    blind = np.flatnonzero(~_gathered(seen))
     if len(blind):
         raise UserError(
             f"--workdir={folder}: process {', '.join(map(str, blind))} does not see what process "

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 import jax
 from jax._src import distributed
@@ -28,7 +29,7 @@ class Preemption:
 
     def __init__(self, seconds: float | None = None):
         self._asked, self._begun, self._calls = threading.Event(), False, 0
-        self._seconds = seconds
+        self._seconds, self._since = seconds, time.monotonic()
         self._signals, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -39,19 +40,28 @@ class Preemption:
 
     def begin(self) -> None:
         """A step is done that a restart would have to do again. All hosts call this together."""
-        self._begun = True
+        self._begun, self._since = True, time.monotonic()
         if jax.process_count() > 1:
             # What jax.distributed.initialize does by default; there is no public way to do it
             # later. It takes SIGTERM over, tells the other hosts, and they agree on a call.
             jax.config.update("jax_enable_preemption_service", True)
             distributed.global_state.initialize_preemption_sync_manager()
+            if self._asked.is_set():  # just before its handler was there
+                os.kill(os.getpid(), signal.SIGTERM)
         if self._seconds is not None and is_first():
             notice = threading.Timer(self._seconds, os.kill, (os.getpid(), signal.SIGTERM))
             notice.daemon = True
             notice.start()
 
+    @property
+    def over(self) -> bool:
+        """Whether the `seconds` have passed."""
+        return self._seconds is not None and time.monotonic() - self._since >= self._seconds
+
     def reached(self) -> bool:
         """Whether to stop here. All hosts call it equally often, at the same places."""
+        if not self._begun:
+            return False
         self._calls += 1
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(self._calls)

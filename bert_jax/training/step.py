@@ -171,14 +171,17 @@ def make_train_step(
         loss, norm = total(objective, losses), optax.global_norm(gradients)
         sound = jnp.isfinite(loss) & jnp.isfinite(norm)
 
-        def if_sound(new: Array, old: Array) -> Array:
-            # Counts go on: the learning rate stays a function of the step.
-            return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(sound, new, old)
+        def if_sound(new: Any, old: Any) -> Any:
+            # A schedule's count goes on: the learning rate stays a function of the step.
+            return new if is_schedule(new) else jnp.where(sound, new, old)
+
+        def is_schedule(node: Any) -> bool:
+            return isinstance(node, optax.ScaleByScheduleState)
 
         state = TrainState(
             state.step + 1,
             jax.tree.map(if_sound, parameters, state.parameters),
-            jax.tree.map(if_sound, optimizer, state.optimizer),
+            jax.tree.map(if_sound, optimizer, state.optimizer, is_leaf=is_schedule),
             state.skipped + ~sound,
             jnp.where(sound, 0, state.skipped_in_a_row + 1),
         )
