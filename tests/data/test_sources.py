@@ -1,8 +1,10 @@
 """Every kind of source, the line that names it, mixtures, and bytes that are no text."""
 
+import bz2
 import gzip
 import json
 import lzma
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -65,17 +67,51 @@ def test_json_lines_however_they_are_packed(tmp_path):
     assert ["\n".join(d.paragraphs) for d in found] == [text for text in TEXTS if text]
     assert [d.name for d in found] == ["a.jsonl:0", "a.jsonl:1", "a.jsonl:3"]
     assert cleaning.counts == Counter(empty_documents=1)
-    for suffix, pack in (
-        (".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard.compress),
-    ):  # fmt: skip
+    for suffix, pack in PACKERS.items():
         packed = tmp_path / f"a.jsonl{suffix}"
         packed.write_bytes(pack(path.read_bytes()))
         assert texts_of(f"{packed}@body") == texts_of(f"{path}@body")
 
 
-def test_zst_of_several_frames(tmp_path):
+PACKERS = {
+    ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress,
+    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,  # as its program does
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_file_is_read_whole_or_refused(tmp_path, suffix):
+    """Several streams are one text; cut off, flipped or followed by anything they are none."""
+    path, pack = tmp_path / f"a.txt{suffix}", PACKERS[suffix]
+    rng = np.random.default_rng(0)
+    text = b"".join(b"Number %d.\n" % n for n in rng.integers(0, 1 << 40, 3000))
+    first, second = pack(b"One.\n\n" + text), pack(text + b"End.\n")
+    path.write_bytes(first + second)
+    one, both = [d.paragraphs for d in documents(str(path))]
+    assert one == ("One.\n",) and "".join(both).encode() == text + text + b"End.\n"
+    middle = len(first) + len(second) // 2
+    flipped = bytearray(first + second)
+    flipped[middle] ^= 1
+    wrong = {
+        "cut": (first + second)[:middle], "last": (first + second)[:-1],
+        "half": first[: len(first) // 2], "flipped": bytes(flipped),
+        "garbage": first + second + b"no stream",
+    }  # fmt: skip
+    for what, content in wrong.items():
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"damaged {suffix} file"):
+            pytest.fail(f"{what}: {len(texts_of(path))} documents")
+
+
+def test_what_may_stand_between_streams(tmp_path):
+    """Padding of .xz, a frame of .zst that is to be passed over: pzstd writes some."""
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(lzma.compress(b"One.\n\nTw") + bytes(8) + lzma.compress(b"o.\n") + bytes(4))
+    assert texts_of(path) == ["One.\n", "Two.\n"]
     path = tmp_path / "a.txt.zst"
-    path.write_bytes(zstandard.compress(b"One.\n\nTw") + zstandard.compress(b"o.\n"))
+    skipped = struct.pack("<II", 0x184D2A50, 5) + b"hello"
+    frames = [zstandard.compress(b"One.\n\nTw"), skipped, zstandard.compress(b"o.\n")]
+    path.write_bytes(b"".join(frames))
     assert texts_of(path) == ["One.\n", "Two.\n"]
 
 

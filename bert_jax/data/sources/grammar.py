@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bert_jax.data.sources.installed import INSTALLED_DOCS
 from bert_jax.data.sources.readers import READERS
-from bert_jax.data.sources.reading import COMPRESSED, regular_file
+from bert_jax.data.sources.reading import regular_file
+from bert_jax.data.sources.streams import COMPRESSED
 from bert_jax.errors import UserError
 
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
