@@ -18,6 +18,10 @@ from bert_jax.errors import UserError, one_line
 EXTRACTION = 3
 
 
+class SourceChanged(UserError):
+    """A file is another one than when reading began: nothing that was read of it counts."""
+
+
 class Corpus:
     """What a line of sources/grammar.py names."""
 
@@ -25,6 +29,7 @@ class Corpus:
         """Raises UserError where a file is not there, or the line is wrong."""
         self.source = source
         self.members = parse(source)
+        self._hashed: dict[Path, tuple[int, int]] = {}  # size and time of change of each file
 
     def documents(
         self, cleaning: Cleaning, factors: Sequence[float] | None = None, fraction: float = 0.0
@@ -53,7 +58,7 @@ class Corpus:
             cleaning = cleaning if number == 0 else Cleaning(cleaning.invalid_utf8)
             for member, factor in zip(self.members, factors, strict=True):
                 if factor > number:
-                    for document in read(member, cleaning):
+                    for document in self.read(member, cleaning):
                         if _copies(document.name, factor, fraction) > number:
                             yield document
 
@@ -84,19 +89,50 @@ class Corpus:
         """
         return {
             "extraction": EXTRACTION,
-            "sources": [fact for member in self.members for fact in _facts(member)],
+            "sources": [fact for member in self.members for fact in self._facts(member)],
         }
 
+    def read(self, member: Member, cleaning: Cleaning) -> Iterator[Document]:
+        """The documents of one member, once.
 
-def read(member: Member, cleaning: Cleaning) -> Iterator[Document]:
-    """The documents of one member, once."""
-    if member.dataset:
-        name = _dataset(member).info.full_name
-        yield from tfds_split(_dataset(member), member.split, name, member.column, cleaning)
-    for file in member.files:
-        yield from READERS[file.kind](file.path, file.name, member.column, cleaning)
-    if not member.dataset and not member.files:
-        yield from installed_docs()
+        Raises SourceChanged for a file that was written to since its fingerprint was taken.
+        """
+        if member.dataset:
+            builder = _dataset(member)
+            name = builder.info.full_name
+            yield from tfds_split(builder, member.split, name, member.column, cleaning)
+            for path, _ in _dataset_files(builder, member.split):
+                self._check_unchanged(path)
+        for file in member.files:
+            yield from READERS[file.kind](file.path, file.name, member.column, cleaning)
+            self._check_unchanged(file.path)
+        if not member.dataset and not member.files:
+            yield from installed_docs()
+
+    def _check_unchanged(self, path: Path) -> None:
+        with reading(path):
+            if self._hashed.get(path, found := _state(path)) != found:
+                raise SourceChanged(
+                    f"{path}: was changed while it was read; start again when it stays as it is"
+                )
+
+    def _facts(self, member: Member) -> Iterator[dict[str, Any]]:
+        if not member.dataset and not member.files:
+            # Versions alone do not say it: distributions leave modules out, or add some.
+            modules = hashlib.sha256("\n".join(module_sizes()).encode()).hexdigest()
+            yield {"versions": installed_docs_versions(), "modules": modules}
+        # The name is a part of every document's name, which decides what is held out.
+        for file in member.files:
+            yield {"name": file.name} | self._hash(file.path)
+        if member.dataset:
+            for path, name in _dataset_files(_dataset(member), member.split):
+                yield {"name": name} | self._hash(path)
+
+    def _hash(self, path: Path) -> dict[str, Any]:
+        with reading(path), open(path, "rb") as file:
+            self._hashed[path] = _state(path)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"sha256": digest, "bytes": os.fstat(file.fileno()).st_size}
 
 
 def held_out(name: str, fraction: float) -> bool:
@@ -119,28 +155,18 @@ def _copies(name: str, factor: float, fraction: float) -> int:
     return min(copies, 1) if copies > 1 and held_out(name, fraction) else copies
 
 
-def _facts(member: Member) -> Iterator[dict[str, Any]]:
-    if not member.dataset and not member.files:
-        # Versions alone do not say it: distributions leave modules out, or add some.
-        modules = hashlib.sha256("\n".join(module_sizes()).encode()).hexdigest()
-        yield {"versions": installed_docs_versions(), "modules": modules}
-    # The name is a part of every document's name, which decides what is held out.
-    for file in member.files:
-        yield {"name": file.name} | _hash(file.path)
-    if member.dataset:
-        builder = _dataset(member)
-        folder = Path(os.fspath(builder.data_dir))
-        info = builder.info.splits.get(member.split)
-        paths = sorted(map(Path, info.filepaths)) if info else []
-        features = folder / "features.json"
-        for path in [*paths, *([features] if features.exists() else [])]:
-            yield {"name": f"{builder.info.full_name}/{path.name}"} | _hash(path)
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
-def _hash(path: Path) -> dict[str, Any]:
-    with reading(path), open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
+def _dataset_files(builder: Any, split: str) -> Iterator[tuple[Path, str]]:
+    """Of a TFDS dataset, those that one of its splits is read from, and what they are called."""
+    info, features = builder.info.splits.get(split), Path(os.fspath(builder.data_dir))
+    paths = sorted(map(Path, info.filepaths)) if info else []
+    features /= "features.json"
+    for path in [*paths, *([features] if features.exists() else [])]:
+        yield path, f"{builder.info.full_name}/{path.name}"
 
 
 def _dataset(member: Member) -> Any:

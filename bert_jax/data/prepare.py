@@ -19,7 +19,7 @@ from etils import epath
 
 import bert_jax
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.corpora import Corpus
+from bert_jax.data.corpora import Corpus, SourceChanged
 from bert_jax.data.fetch import cache, fetched
 from bert_jax.data.merge import SPLITS, UNIGRAM, Parts, merge
 from bert_jax.data.parts import Chunk, Encoding, chunks
@@ -40,10 +40,11 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report, workers: int =
         named = reach(config.prepared)
         check_tokenizer(named, vocab_size)
         return epath.Path(fetched(named, report))
-    facts = _facts(config, vocab_size)
+    corpus = Corpus(config.source)
+    facts = _facts(config, vocab_size, corpus)
     folder = epath.Path(cache()) / f"corpus-{_digest(facts)[:16]}"
     if not (folder / MANIFEST).exists():
-        prepare(config, vocab_size, folder, report, workers, facts)
+        prepare(config, vocab_size, folder, report, workers, (corpus, facts))
     shutil.rmtree(_work_folder(Path(folder)), ignore_errors=True)  # of one killed at its very end
     return folder
 
@@ -95,11 +96,12 @@ def prepare(
     output: epath.PathLike,
     report: Report,
     workers: int = 0,
-    facts: dict | None = None,
+    known: tuple[Corpus, dict] | None = None,
 ) -> dict:
     """Write the prepared folder `output`; returns its manifest. The same bytes for any number of
-    `workers` (0: one a core), and however often it was killed and started again. `facts`: what
-    the folder is a function of, where that was found out before: it means to read all sources.
+    `workers` (0: one a core), and however often it was killed and started again. `known`:
+    the corpus and what the folder is a function of, where that was found out before: it means to
+    read all sources.
 
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave
     without documents.
@@ -112,7 +114,8 @@ def prepare(
         raise _exists(output)
     waiting = "waiting for another process that prepares the same"
     try:
-        facts = facts or _facts(config, vocab_size)
+        corpus = known[0] if known else Corpus(config.source)
+        facts = known[1] if known else _facts(config, vocab_size, corpus)
         with alone(work, lambda: report(waiting, 0, 0, 0)) as lock:
             if (output / MANIFEST).exists():  # somebody else finished some work meanwhile
                 shutil.rmtree(work, ignore_errors=True)
@@ -122,9 +125,12 @@ def prepare(
                 return manifest
             _take_up(work, facts)
             try:
-                _work(config, vocab_size, work, facts, report, workers or _cores(), lock)
+                _work(config, vocab_size, corpus, work, facts, report, workers or _cores(), lock)
                 (work / "whole").rename(output)
                 shutil.rmtree(work)
+            except SourceChanged:  # parts may be of one text and of the other
+                shutil.rmtree(work / "done")
+                raise
             finally:
                 if not list((work / "done").glob("tokenizer")):  # nothing to go on from
                     shutil.rmtree(work, ignore_errors=True)
@@ -169,11 +175,11 @@ def _take_up(work: Path, facts: dict) -> None:
 
 
 def _work(
-    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int,
-    lock: int,
+    config: CorpusConfig, vocab_size: int, corpus: Corpus, work: Path, facts: dict,
+    report: Report, workers: int, lock: int,
 ) -> None:  # fmt: skip
     """Make work/whole, by way of work/done."""
-    corpus, done = Corpus(config.source), work / "done"
+    done = work / "done"
     factors, size = survey(corpus, config, vocab_size, done, report)
     tokenizer = load_tokenizer(done / "tokenizer")
     dtype = token_dtype(vocab_size)
@@ -228,7 +234,7 @@ def _work(
     write_whole(Path(whole / MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def _facts(config: CorpusConfig, vocab_size: int) -> dict:
+def _facts(config: CorpusConfig, vocab_size: int, corpus: Corpus) -> dict:
     """All that a prepared folder is a function of."""
     loaded = named_tokenizer(config, vocab_size)
     tokenizer: dict[str, str | bool | int] = {
@@ -243,7 +249,7 @@ def _facts(config: CorpusConfig, vocab_size: int) -> dict:
     return {
         "format": FORMAT,
         "source": config.source,
-        "fingerprint": Corpus(config.source).fingerprint(),
+        "fingerprint": corpus.fingerprint(),
         "held_out": config.held_out,
         "invalid_utf8": config.invalid_utf8,
         "dedup": config.dedup,

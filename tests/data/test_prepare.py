@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from bert_jax.data import corpora, duplicates, records
+from bert_jax.data import corpora, duplicates, parts, records
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.merge import UNIGRAM
@@ -437,3 +437,20 @@ def test_an_empty_corpus_is_refused(text, tmp_path):
     with pytest.raises(UserError):
         prepare(CorpusConfig(source=str(path)), tiny.VOCAB, tmp_path / "out", quiet)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["text.txt"]
+
+
+@pytest.mark.parametrize("change", ["longer", "another"])
+def test_a_source_that_changes_while_it_is_read_is_refused(corpus, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1500)
+    text = tmp_path / "text.txt"
+    shutil.copy(corpus.text, text)
+
+    def changes(what, documents, characters, total):
+        if what == "tokenizing" and documents:
+            content = text.read_text() + "One more." if change == "longer" else text.read_text()
+            text.write_text(content.replace("a", "b"))
+
+    config = config_of(corpus, source=f"2x {text}", tokenizer=str(corpus.folder))
+    with pytest.raises(UserError, match=r"text.txt: was changed while it was read"):
+        prepare(config, tiny.VOCAB, tmp_path / "out", changes, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

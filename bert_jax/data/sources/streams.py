@@ -60,7 +60,7 @@ class _Streams(io.RawIOBase):
     def __init__(self, packed: IO[bytes], begin: Callable[[], _Decompressor], padded: bool):
         self._packed, self._begin, self._padded = packed, begin, padded
         self._stream: _Decompressor | None = None
-        self._left = self._out = b""
+        self._left, self._out = b"", memoryview(b"")  # a view, as its slices are no copies
 
     def readable(self) -> bool:
         return True
@@ -78,7 +78,7 @@ class _Streams(io.RawIOBase):
                 self._stream = self._begin()
             elif not data:
                 raise EOFError("cut off")
-            self._out = self._stream.decompress(data)
+            self._out = memoryview(self._stream.decompress(data))
             if self._stream.eof:
                 self._left, self._stream = self._stream.unused_data, None
         count = min(len(buffer), len(self._out))
