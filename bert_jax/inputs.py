@@ -14,6 +14,7 @@ from bert_jax.data.prepare import cached, token_counts
 from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.data.unigram import unigram_loss
+from bert_jax.data.workers import check_workers
 from bert_jax.errors import UserError
 
 
@@ -34,6 +35,7 @@ class Inputs:
 def open_inputs(config: RunConfig, coefficients: Mapping[str, float], share: Share) -> Inputs:
     """The corpus that the config describes, prepared first where it is not yet; of its batches
     this host's share. Raises UserError where corpus, vocabulary and config do not go together."""
+    check_workers("data.workers", config.data.workers)
     with progress.preparing() as report:
         folder = cached(config.corpus, config.model.vocab_size, report)
     data, types = config.data, config.model.type_vocab_size

@@ -84,6 +84,7 @@ def test_a_source_that_cannot_be_prepared(tmp_path, name, content, said):
         ("--config.corpus.invalid_utf8=ignore", "must be one of fail, replace, skip"),
         ("--config.corpus.source=tfds:", "no such file"),
         ("--workers=-1", "--workers=-1"),
+        ("--workers=9999", "processors for this program; set"),
         ("--output=gs://bucket/prepared", "prepare a local folder"),
     ],
 )

@@ -27,7 +27,7 @@ from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
 from bert_jax.data.tokenizers import load_tokenizer
-from bert_jax.data.workers import encode_all, part_file
+from bert_jax.data.workers import cores, encode_all, part_file
 from bert_jax.errors import UserError
 from bert_jax.files import alone, write_whole
 from bert_jax.store import reach, upload
@@ -125,7 +125,7 @@ def prepare(
                 return manifest
             _take_up(work, facts)
             try:
-                _work(config, vocab_size, corpus, work, facts, report, workers or _cores(), lock)
+                _work(config, vocab_size, corpus, work, facts, report, workers or cores(), lock)
                 (work / "whole").rename(output)
                 shutil.rmtree(work)
             except SourceChanged:  # parts may be of one text and of the other
@@ -152,10 +152,6 @@ def _exists(output: epath.PathLike) -> UserError:
 
 def _digest(facts: dict) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _take_up(work: Path, facts: dict) -> None:

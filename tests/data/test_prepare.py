@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import shutil
+import struct
 import threading
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from bert_jax.data.parts import sentences_of
 from bert_jax.data.prepare import cached, prepare
 from bert_jax.data.records import ROW_TOKENS, Rows, SplitWriter, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
+from bert_jax.data.workers import serve
 from bert_jax.errors import UserError
 from tests import tiny
 from tests.data.reading import documents
@@ -454,3 +457,10 @@ def test_a_source_that_changes_while_it_is_read_is_refused(corpus, tmp_path, mon
     with pytest.raises(UserError, match=r"text.txt: was changed while it was read"):
         prepare(config, tiny.VOCAB, tmp_path / "out", changes, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_worker_whose_parent_dies_while_it_speaks_ends_in_silence():
+    mine, theirs = Pipe()
+    os.write(mine.fileno(), struct.pack("!i", 100) + b"the beginning of 100 bytes")
+    mine.close()
+    serve(theirs)  # raises nothing
