@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
-from bert_jax.errors import Preempted, UserError
+from bert_jax.errors import Preempted, UserError, one_line
 from bert_jax.objectives import REPLACED_TERMS, TERMS
 from bert_jax.store import failed
 from bert_jax.training.distributed import fail, initialize
@@ -80,6 +80,12 @@ def guarded() -> Iterator[None]:
     except BrokenPipeError:  # whoever read the output has enough
         sys.stdout = open(os.devnull, "w")
         sys.exit(0)
+    except MemoryError as error:
+        reason = one_line(error, 200) or "out of memory"
+        leave(
+            f"the memory of this machine is too small ({reason}); take less at a time: a smaller "
+            f"batch or length, or fewer workers"
+        )
     except OSError as error:
         if told := failed(error):
             leave(told)

@@ -19,6 +19,7 @@ from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optim import OptimizerConfig
 
 FILE = "config.json"
+_LARGEST = 1 << 40  # of any whole number; steps times rows still fit into 64 bits
 # What may differ when a workdir is taken up again: it decides no number that is logged.
 FREE = (
     "mesh", "data.workers", "train.accumulation", "train.keep", "train.max_skipped",
@@ -202,6 +203,8 @@ def _value(kind: Any, value: Any, name: str) -> Any:
         return {key: _value(float, item, f"{name}.{key}") for key, item in value.items()}
     if kind is float and type(value) is int:
         return float(value)
+    if type(value) is int and abs(value) > _LARGEST:
+        raise UserError(f"{name}={value}: must be from -{_LARGEST} to {_LARGEST}")
     if type(value) is not kind:
         raise UserError(f"{name}={value!r}: must be of type {getattr(kind, '__name__', kind)}")
     return value

@@ -127,6 +127,8 @@ def test_fill_mask(run):
         (["--config.mesh.data=3"], "mesh"),
         (["--config.corpus.prepared=nowhere"], "nowhere"),
         (["--config.data.mask_rate=1.5"], "data.mask_rate=1.5"),
+        (["--config.data.workers=9999"], "processors for this program; set"),
+        ([f"--config.train.steps={10**22}"], "train.steps=1" + "0" * 22),
         (["--config.optimizer.warmup_steps=1000000"], "optimizer.warmup_steps"),
         (["--config.model.vocab_size=512"], "set model.vocab_size=200"),
         (["--config=configs/bert.py:huge"], "there are tiny, mini, small, medium, base, large"),

@@ -21,6 +21,7 @@ import bert_jax
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.corpora import Corpus, SourceChanged
 from bert_jax.data.fetch import cache, fetched
+from bert_jax.data.index import load_array
 from bert_jax.data.merge import SPLITS, UNIGRAM, Parts, merge
 from bert_jax.data.parts import Chunk, Encoding, chunks
 from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
@@ -81,12 +82,17 @@ def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
 
 def token_counts(folder: epath.Path) -> np.ndarray:
     """How often each token stands in the training split, int64 [V]."""
+    manifest = read_manifest(folder)
     try:
-        with (folder / UNIGRAM).open("rb") as file:
-            return np.load(file, allow_pickle=False)
+        counts = load_array(folder / UNIGRAM)
+        if (counts.shape, counts.dtype) != ((manifest["vocab_size"],), np.int64):
+            raise ValueError("is another file")
+        if (found := counts.sum()) != (tokens := manifest["splits"]["train"]["tokens"]):
+            raise ValueError(f"adds up to {found}, not to {tokens}")
+        return counts
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder / UNIGRAM}: cannot be read; delete the folder and prepare it again"
+            f"{folder / UNIGRAM}: damaged ({error}); delete the folder and prepare it again"
         ) from error
 
 

@@ -19,7 +19,6 @@ from bert_jax.data.parts import Chunk, Encoding, encode
 from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.errors import UserError
 
-
 _WORKERS_A_CORE = 4  # more only take memory: a worker is busy, or waits for what it needs
 
 

@@ -60,6 +60,9 @@ def test_bert_is_devlins():
         ({"seed": True}, "must be of type int"),
         ({"data": {"mask_rate": "x"}}, "must be of type float"),
         ({"objective": {"mlm": "x"}}, "objective.mlm"),
+        ({"model": {"vocab_size": 99_999_999_999}}, "model.vocab_size=99999999999: must be"),
+        ({"data": {"batch_size": 1_000_000_000_000}}, "data.batch_size=1000000000000: must be"),
+        ({"data": {"static_copies": 10**22}}, "data.static_copies=1"),
     ],
 )
 def test_wrong_fields_are_named(values, said):
