@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -12,6 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from bert_jax import leave_early
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import Preempted, UserError, one_line
 from bert_jax.objectives import REPLACED_TERMS, TERMS
@@ -70,6 +72,8 @@ def guarded() -> Iterator[None]:
     """A UserError, a full disk and Ctrl-C become one line and a status; the rest is a defect."""
     logging.set_verbosity(logging.ERROR)  # orbax tells each file it writes
     _pass_over_libtpu()
+    if signal.getsignal(signal.SIGINT) is leave_early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except UserError as error:

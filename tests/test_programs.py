@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,19 @@ def run(corpus, tmp_path_factory):
     done = pretrain(workdir, corpus, *(f"--config.{step}" for step in steps))
     assert done.returncode == 0, done.stderr
     return workdir, done
+
+
+def test_ctrl_c_while_a_program_imports_its_parts():
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "bert_jax.prepare"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.endswith("| bert_jax\n"):
+            break
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and told.endswith("interrupted\n") and "Trace" not in told
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
