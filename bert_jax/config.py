@@ -78,6 +78,12 @@ class RunConfig:
                     f"data.format=segment-pair or sentence-pair; they are {self.data.pairs} and "
                     f"{self.data.format}"
                 )
+        masked = [name for name, c in self.objective.items() if c and name not in ("nsp", "sop")]
+        if masked and not self.data.mask_rate:
+            raise UserError(
+                f"objective.{masked[0]} learns from masked tokens, and with data.mask_rate=0 there "
+                f"are none: raise it (0.15 is BERT's), or set objective.{masked[0]}=0"
+            )
         longest = max(phase.data.sequence_length for phase in self.phases)
         for name, length in (
             ("data.sequence_length", self.data.sequence_length),

@@ -10,7 +10,7 @@ from bert_jax import progress, summary
 from bert_jax.config import RunConfig
 from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import WHOLE, EvaluationBatches, PhasedBatches, Share
-from bert_jax.data.prepare import cached, token_counts
+from bert_jax.data.prepare import cached, passed_over, token_counts
 from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.data.unigram import unigram_loss
@@ -61,10 +61,11 @@ def open_inputs(config: RunConfig, coefficients: Mapping[str, float], share: Sha
     batches = PhasedBatches(config.phases, examples, words, config.seed, share)
     counts, limit = token_counts(folder), config.train.eval_examples
     manifest = read_manifest(folder)
+    note = passed_over(config.corpus, manifest)
     return Inputs(
         manifest, tokenizer, batches,
         EvaluationBatches(held_out, data, words, limit, share),
         counts, unigram_loss(EvaluationBatches(held_out, data, words, limit, WHOLE), counts),
         summary.corpus(folder, manifest, held_out) + "\n"
-        + summary.phases(config.phases, batches, examples),
+        + summary.phases(config.phases, batches, examples) + (note and f"\n{note}"),
     )  # fmt: skip

@@ -40,6 +40,15 @@ def test_format_and_masking_are_the_configs(corpus):
     assert "0 masked" in title.plain and "nsp" not in title.plain and "«" not in text.plain
 
 
+def test_each_phase_is_shown_and_what_found_no_slot(corpus):
+    data = replace(tiny.DATA, phases="50%:16 50%:64::2")
+    first, *one, second, title, _ = inspection.inspect(corpus.folder, replace(CONFIG, data=data), 1)
+    assert "steps 1 on" in first.plain and "rows of 16" in first.plain and len(one) == 2
+    assert "steps 500001 on" in second.plain and "rows of 64" in second.plain
+    assert "2 masked (" in title.plain and "more had no slot" in title.plain
+    assert "no slot" not in one[0].plain
+
+
 def test_another_tokenizer_is_named(corpus, tmp_path):
     folder = shutil.copytree(corpus.folder, tmp_path / "copy")
     model = folder / "tokenizer" / "tokenizer.model"

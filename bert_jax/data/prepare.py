@@ -27,7 +27,7 @@ from bert_jax.data.parts import Chunk, Encoding, chunks
 from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
-from bert_jax.data.tokenizers import load_tokenizer
+from bert_jax.data.tokenizers import TRAINERS, load_tokenizer
 from bert_jax.data.workers import cores, encode_all, part_file
 from bert_jax.errors import UserError
 from bert_jax.files import alone, write_whole
@@ -63,6 +63,20 @@ def prepare_in_store(
         lambda done, total: report("uploading (bytes)", done, 0, total),
     )  # fmt: skip
     return read_manifest(folder)
+
+
+def passed_over(config: CorpusConfig, manifest: dict) -> str:
+    """What a folder that was named makes of no use, where it says otherwise; '' where nothing is:
+    fields that are not as they are by default, and not as the folder has them."""
+    if not config.prepared:
+        return ""
+    unset, found = CorpusConfig(), []
+    for name in vars(config):
+        value, theirs = getattr(config, name), manifest.get(name, getattr(config, name))
+        named = name == "tokenizer" and value not in TRAINERS  # in the folder's manifest as a hash
+        if value not in (getattr(unset, name), theirs) and not named:
+            found.append(f"corpus.{name}={value} (it has {theirs})")
+    return f"note: {config.prepared} is read as it is, not with {', '.join(found)}" if found else ""
 
 
 def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:

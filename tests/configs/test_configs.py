@@ -62,6 +62,8 @@ def test_bert_is_devlins():
         ({"objective": {"mlm": "x"}}, "objective.mlm"),
         ({"model": {"vocab_size": 99_999_999_999}}, "model.vocab_size=99999999999: must be"),
         ({"data": {"batch_size": 1_000_000_000_000}}, "data.batch_size=1000000000000: must be"),
+        ({"objective": {"mlm": 1}, "data": {"mask_rate": 0}}, "objective.mlm learns from masked"),
+        ({"objective": {"rtd": 50}, "data": {"mask_rate": 0}}, "objective.rtd learns from masked"),
         ({"data": {"static_copies": 10**22}}, "data.static_copies=1"),
     ],
 )

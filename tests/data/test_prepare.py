@@ -19,7 +19,7 @@ from bert_jax.data.config import CorpusConfig
 from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.merge import UNIGRAM
 from bert_jax.data.parts import sentences_of
-from bert_jax.data.prepare import cached, prepare, token_counts
+from bert_jax.data.prepare import cached, passed_over, prepare, token_counts
 from bert_jax.data.records import ROW_TOKENS, Rows, SplitWriter, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
 from bert_jax.data.workers import serve
@@ -498,3 +498,14 @@ def test_a_manifest_that_was_edited_is_refused(corpus, tmp_path, fact, value):
     (folder / "manifest.json").write_text(json.dumps(manifest | {fact: value}))
     with pytest.raises(UserError, match=f"manifest.json: {fact} was changed"):
         Rows(folder, "train")
+
+
+def test_what_a_named_folder_makes_no_use_of_is_told(corpus):
+    manifest = read_manifest(corpus.folder)
+    config = CorpusConfig(prepared="it", source="nothere.txt", lowercase=False, held_out=0.3)
+    told = passed_over(config, manifest)
+    assert "it is read as it is, not with corpus.source=nothere.txt (it has " in told
+    assert "corpus.lowercase=False (it has True)" in told
+    assert "held_out" not in told and "tokenizer" not in told
+    assert passed_over(config_of(corpus, prepared="it"), manifest) == ""
+    assert passed_over(replace(config, prepared=""), manifest) == ""

@@ -175,6 +175,8 @@ def test_files_by_comma_and_pattern(tmp_path):
     assert {d.name for d in twice} == {"1.txt:0"}
     with pytest.raises(UserError, match="nothing fits this pattern"):
         parse(f"{tmp_path}/*.text")
+    with pytest.raises(UserError, match="1.txt@foo: is plain text, without fields"):
+        parse(f"{tmp_path}/x/1.txt@foo")
     odd = tmp_path / "2x a + b,c@d.txt"
     odd.write_text("Odd.")
     assert texts_of(odd) == ["Odd."]

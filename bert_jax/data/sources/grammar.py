@@ -92,12 +92,12 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
         raise UserError("corpus.source is empty; name a file, a dataset or installed-docs")
     if rest == INSTALLED_DOCS:
         return Member(spec, weight, share)
-    kind, column = "", "text"
+    kind, column, named = "", "text", None
     if not _is_there(rest):
         if match := _KIND.fullmatch(rest):
             kind, rest = match.groups()
-        if not _is_there(rest) and (match := _COLUMN.fullmatch(rest)):
-            rest, column = match.groups()
+        if not _is_there(rest) and (named := _COLUMN.fullmatch(rest)):
+            rest, column = named.groups()
     if "://" in rest:
         raise UserError(
             f"{rest}: texts are read from this machine; copy them here first (gcloud storage cp)"
@@ -107,6 +107,8 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
         dataset, split = match.groups() if match else (rest, "train")
         return Member(spec, weight, share, column, dataset=dataset, split=split)
     files = [TextFile(regular_file(path), kind or _kind_of(path)) for path in _paths(rest)]
+    if named and (plain := [file.path for file in files if file.kind == "text"]):
+        raise UserError(f"{plain[0]}@{column}: is plain text, without fields; leave out @{column}")
     return Member(spec, weight, share, column, tuple(files))
 
 
