@@ -15,7 +15,7 @@ from bert_jax.errors import UserError, one_line
 
 # Part of every fingerprint: raise it when a rule of sources/, docstrings.py or sentences.py
 # changes.
-EXTRACTION = 3
+EXTRACTION = 4
 
 
 class SourceChanged(UserError):
@@ -38,7 +38,8 @@ class Corpus:
 
         A factor of 2.3 reads all documents twice, and 30% of them, chosen by a hash of their
         names, a third time; the second and third time come after all members' first. What is held
-        out at `fraction` is read once at most. Without factors, the weights of the line.
+        out at `fraction` is read once at most, whichever members name it. Without factors, the
+        weights of the line.
 
         The first document is read at once, so a source that cannot be read, or holds no document,
         raises UserError here and not in the caller's loop.
@@ -56,11 +57,21 @@ class Corpus:
         for number in range(max(1, *(-int(-factor // 1) for factor in factors))):
             # What was found is counted once.
             cleaning = cleaning if number == 0 else Cleaning(cleaning.invalid_utf8)
+            read: dict[tuple[str, ...], list[float]] = {}  # how often, by the members before
             for member, factor in zip(self.members, factors, strict=True):
-                if factor > number:
-                    for document in self.read(member, cleaning):
-                        if _copies(document.name, factor, fraction) > number:
+                if factor <= number:
+                    continue
+                for place, documents in self._places(member, cleaning):
+                    before = read.setdefault(place, [])
+                    for document in documents:
+                        name = document.name
+                        if _copies(name, factor, fraction) > number and not (
+                            before
+                            and held_out(name, fraction)
+                            and any(_copies(name, other, fraction) for other in before)
+                        ):
                             yield document
+                    before.append(factor)
 
     @property
     def needs_sizes(self) -> bool:
@@ -97,24 +108,38 @@ class Corpus:
 
         Raises SourceChanged for a file that was written to since its fingerprint was taken.
         """
-        if member.dataset:
-            builder = _dataset(member)
-            name = builder.info.full_name
-            yield from tfds_split(builder, member.split, name, member.column, cleaning)
-            for path, _ in _dataset_files(builder, member.split):
-                self._check_unchanged(path)
-        for file in member.files:
-            yield from READERS[file.kind](file.path, file.name, member.column, cleaning)
-            self._check_unchanged(file.path)
-        if not member.dataset and not member.files:
-            yield from installed_docs()
+        for _, documents in self._places(member, cleaning):
+            yield from documents
 
-    def _check_unchanged(self, path: Path) -> None:
-        with reading(path):
-            if self._hashed.get(path, found := _state(path)) != found:
-                raise SourceChanged(
-                    f"{path}: was changed while it was read; start again when it stays as it is"
-                )
+    def _places(
+        self, member: Member, cleaning: Cleaning
+    ) -> Iterator[tuple[tuple[str, ...], Iterator[Document]]]:
+        """As `read`, by the file or dataset and what of it is read, which say together which
+        documents they are."""
+        if member.dataset:
+            builder, split, column = _dataset(member), member.split, member.column
+            name = builder.info.full_name
+            found = tfds_split(builder, split, name, column, cleaning)
+            paths = [path for path, _ in _dataset_files(builder, split)]
+            yield (name, split, column), self._unchanged(found, paths)
+        for file in member.files:
+            found = READERS[file.kind](file.path, file.name, member.column, cleaning)
+            place = (file.name, file.kind, member.column)
+            yield place, self._unchanged(found, [file.path])
+        if not member.dataset and not member.files:
+            yield (), installed_docs()
+
+    def _unchanged(
+        self, documents: Iterator[Document], paths: Sequence[Path]
+    ) -> Iterator[Document]:
+        """The documents; at their end the files have to be as they were hashed."""
+        yield from documents
+        for path in paths:
+            with reading(path):
+                if self._hashed.get(path, found := _state(path)) != found:
+                    raise SourceChanged(
+                        f"{path}: was changed while it was read; start again when it stays as it is"
+                    )
 
     def _facts(self, member: Member) -> Iterator[dict[str, Any]]:
         if not member.dataset and not member.files:

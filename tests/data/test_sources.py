@@ -211,6 +211,28 @@ def test_members_are_read_as_often_as_it_says(tmp_path):
     assert {each[d] for d in each if held_out(d, 0.3)} == {1}
 
 
+def test_a_file_that_is_named_twice(tmp_path):
+    """In one member it is read once; two members are a mixture, what is held out once in it."""
+    _, small = mixture(tmp_path)
+    (tmp_path / "link.txt").symlink_to(small)
+    once = [d.name for d in documents(str(small))]
+    places = (f"{small},{tmp_path}/s*.txt", f"{small},{tmp_path}/./small.txt,{tmp_path}/link.txt")
+    for source in places:
+        assert [d.name for d in documents(source)] == once
+    for source, least in ((f"{small} + {small}", 2), (f"0.3x {small} + 2x {small}", 2)):
+        _, each = counted(Corpus(source), None, fraction=0.3)
+        held = {d for d in once if held_out(d, 0.3)}
+        assert {each[d] for d in held} == {1} and held
+        assert {each[d] for d in once if d not in held} == {
+            least,
+            *([3] if "0.3" in source else []),
+        }
+    for source in (f"0.3x {small} + 0.6x {small}", f"0.6x {small} + 0.3x {small}"):
+        _, each = counted(Corpus(source), None, fraction=0.3)
+        assert {each[d] for d in each if held_out(d, 0.3)} == {1}
+        assert {each[d] for d in each if not held_out(d, 0.3)} == {1, 2}
+
+
 def test_shares_and_alpha(tmp_path):
     big, small = mixture(tmp_path)
     sizes = [4000, 400]

@@ -106,7 +106,11 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
         match = _SPLIT.fullmatch(rest)
         dataset, split = match.groups() if match else (rest, "train")
         return Member(spec, weight, share, column, dataset=dataset, split=split)
-    files = [TextFile(regular_file(path), kind or _kind_of(path)) for path in _paths(rest)]
+    # A file is read once, whichever of the places name it, and by whatever path.
+    paths: dict[str, Path] = {}
+    for path in _paths(rest):
+        paths.setdefault(os.path.realpath(regular_file(path)), path)
+    files = [TextFile(path, kind or _kind_of(path)) for path in paths.values()]
     if named and (plain := [file.path for file in files if file.kind == "text"]):
         raise UserError(f"{plain[0]}@{column}: is plain text, without fields; leave out @{column}")
     return Member(spec, weight, share, column, tuple(files))
