@@ -28,7 +28,7 @@ def inspect(folder: Path, config: RunConfig, count: int) -> Iterator[Text]:
     check_tokenizer(folder, read_manifest(folder)["vocab_size"])
     tokenizer = load_tokenizer(folder / "tokenizer")
     words = tokenizer.vocabulary
-    rows = Rows(folder, "train")
+    rows, _ = Rows(folder, "train"), Rows(folder, "held_out")  # both, to see whether they are whole
     for phase in config.phases:
         examples = build_examples(rows, words, phase.data, config.model.type_vocab_size)
         places = np.arange(min(count, len(examples)))

@@ -1,5 +1,6 @@
 """Prepared rows as a person reads them."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -54,6 +55,26 @@ def test_another_tokenizer_is_named(corpus, tmp_path):
     model = folder / "tokenizer" / "tokenizer.model"
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(UserError, match="tokenizer"):
+        list(inspection.inspect(folder, CONFIG, 1))
+
+
+def test_damage_is_found_wherever_it_is(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder, tmp_path / "copy")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    tokens = manifest["splits"]["train"]["tokens"]
+    for change, said in (
+        ({"splits": {"train": manifest["splits"]["train"] | {"tokens": tokens + 1}}}, "adds up to"),
+        ({"vocab_size": 201}, "vocab_size in its manifest.json is not the tokenizer's"),
+        ({"special_tokens": {"[PAD]": 0}}, "special_tokens in its manifest.json is not"),
+    ):
+        path.write_text(json.dumps(manifest | change))
+        with pytest.raises(UserError, match=said):
+            list(inspection.inspect(folder, CONFIG, 1))
+    path.write_text(json.dumps(manifest))
+    (shard,) = folder.glob("rows-held_out*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(UserError, match="was cut off"):
         list(inspection.inspect(folder, CONFIG, 1))
 
 

@@ -27,7 +27,7 @@ from bert_jax.data.parts import Chunk, Encoding, chunks
 from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
-from bert_jax.data.tokenizers import TRAINERS, load_tokenizer
+from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer
 from bert_jax.data.workers import cores, encode_all, part_file
 from bert_jax.errors import UserError
 from bert_jax.files import alone, write_whole
@@ -81,17 +81,27 @@ def passed_over(config: CorpusConfig, manifest: dict) -> str:
 
 def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
     manifest = read_manifest(folder)
-    found = manifest["vocab_size"]
-    if manifest["tokenizer_sha256"] != load_tokenizer(epath.Path(folder) / "tokenizer").sha256:
+    found, tokenizer = manifest["vocab_size"], load_tokenizer(epath.Path(folder) / "tokenizer")
+    if manifest["tokenizer_sha256"] != tokenizer.sha256:
         raise UserError(
             f"{folder}: its rows were made with another tokenizer than the one in it; bring back "
             f"that tokenizer, or prepare the corpus again"
+        )
+    facts = {"vocab_size": tokenizer.vocab_size, "special_tokens": _special(tokenizer)}
+    if changed := [name for name, value in facts.items() if manifest[name] != value]:
+        raise UserError(
+            f"{folder}: {changed[0]} in its {MANIFEST} is not the tokenizer's; bring the file "
+            f"back, or prepare the corpus again"
         )
     if found != vocab_size:
         raise UserError(
             f"{folder}: its tokenizer has {found} pieces but model.vocab_size={vocab_size}; set "
             f"model.vocab_size={found}, or prepare the corpus with the other size"
         )
+
+
+def _special(tokenizer: Tokenizer) -> dict[str, int]:
+    return {name: i for i, name in tokenizer.vocabulary.special_names.items()}
 
 
 def token_counts(folder: epath.Path) -> np.ndarray:
@@ -241,7 +251,7 @@ def _work(
         "dtype": dtype.str,
         "characters": sum(split_characters),
         "tokenizer_sha256": tokenizer.sha256,
-        "special_tokens": {name: i for i, name in tokenizer.vocabulary.special_names.items()},
+        "special_tokens": _special(tokenizer),
         "times_read": factors,
         "found": dict(sorted(cleaning.counts.items())) | parts.counts,
         "splits": sizes,
