@@ -47,6 +47,12 @@ class Corpus:
         factors = factors or [1.0 if member.share else member.weight for member in self.members]
         found = self._passes(cleaning, factors, fraction)
         first = next(found, None)
+        if (
+            first is None
+            and min(factors) < 1
+            and any(self._passes(cleaning, [1.0] * len(factors), 0.0))
+        ):
+            raise UserError(f"{self.source}: no document is left at these weights; raise them")
         if first is None:
             raise UserError(f"{self.source}: no text in it; give a file with one sentence a line")
         return itertools.chain([first], found)

@@ -56,6 +56,7 @@ def test_bert_is_devlins():
     [
         ({"model": {"num_layer": 3}}, "model.num_layer: there is no such field; did you mean"),
         ({"modle": {}}, "did you mean model"),
+        ({"data": {"bogus": 1}}, "no such field; there are sequence_length, batch_size, format"),
         ({"model": {"num_layers": "3"}}, "must be of type int"),
         ({"seed": True}, "must be of type int"),
         ({"data": {"mask_rate": "x"}}, "must be of type float"),

@@ -128,6 +128,41 @@ def test_parquet(tmp_path, monkeypatch):
         documents(f"{path}@body")
 
 
+@pytest.mark.parametrize(
+    "kind", ["string", "large_string", "string_view", "binary", "large_binary", "binary_view"]
+)
+def test_columns_of_parquet_that_are_text(tmp_path, kind):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": pa.array(TEXTS).cast(getattr(pa, kind)())}), path)
+    assert pq.read_schema(path).field("text").type == getattr(pa, kind)()
+    assert texts_of(path) == [text for text in TEXTS if text]
+
+
+@pytest.mark.parametrize("invalid", ["fail", "replace", "skip"])
+def test_utf_16_is_no_text(tmp_path, invalid):
+    path = tmp_path / "a.txt"
+    text = "Much is said in this sentence.\n\n" * 20
+    for codec in ("utf-16", "utf-16-le"):
+        path.write_text(text, encoding=codec)
+        with pytest.raises(UserError, match=r"a.txt: not UTF-8 at line \d+, byte \d+.*iconv"):
+            list(documents(str(path), Cleaning(invalid)))
+
+
+def test_lines_that_name_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("One.\n\nTwo.")
+    for source, said in (
+        (",", "no name beside a comma"),
+        (f"{path},,{path}", "no name beside a comma"),
+        ("https://example.com/a.txt", "copy them here first"),
+        (f"0.00001x {path}", "no document is left at these weights"),
+    ):
+        with pytest.raises(UserError, match=said):
+            documents(source)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(texts_of("~/a.txt")) == len(texts_of("~/*.txt")) == 2
+
+
 def test_tfds_without_tensorflow(tmp_path):
     import sys
 

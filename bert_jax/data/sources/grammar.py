@@ -100,7 +100,8 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
             rest, column = named.groups()
     if "://" in rest:
         raise UserError(
-            f"{rest}: texts are read from this machine; copy them here first (gcloud storage cp)"
+            f"{rest}: texts are read from this machine; copy them here first (with curl -O, or "
+            f"gcloud storage cp)"
         )
     if kind == "tfds":
         match = _SPLIT.fullmatch(rest)
@@ -118,6 +119,10 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
 
 def _paths(places: str) -> Iterator[Path]:
     for place in [places] if _is_there(places) else places.split(","):
+        if not place.strip():
+            raise UserError(f"corpus.source={places}: no name beside a comma; leave the comma out")
+        if not _is_there(place):
+            place = os.path.expanduser(place)
         if _is_there(place) or not re.search(r"[*?[]", place):
             yield Path(place)
             continue

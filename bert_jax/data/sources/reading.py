@@ -61,6 +61,12 @@ class Cleaning:
             if self.invalid_utf8 == "skip":
                 return None
             text = raw.decode(codec, "replace")
+        if (nuls := text.count("\0")) > max(16, len(text) / 4):
+            place = where.replace("{byte}", str(offset + raw.index(b"\0")))
+            raise UserError(
+                f"{place}: {nuls} of {len(text)} characters are NULs, as in UTF-16; convert it "
+                f"first, for example with iconv -f UTF-16 -t UTF-8"
+            )
         return self.without_nul(text)
 
     def without_nul(self, text: str) -> str:
