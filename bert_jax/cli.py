@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -12,8 +13,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from bert_jax import leave_early
 from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
-from bert_jax.errors import Preempted, UserError
+from bert_jax.errors import Preempted, UserError, one_line
 from bert_jax.objectives import REPLACED_TERMS, TERMS
 from bert_jax.store import failed
 from bert_jax.training.distributed import fail, initialize
@@ -70,6 +72,8 @@ def guarded() -> Iterator[None]:
     """A UserError, a full disk and Ctrl-C become one line and a status; the rest is a defect."""
     logging.set_verbosity(logging.ERROR)  # orbax tells each file it writes
     _pass_over_libtpu()
+    if signal.getsignal(signal.SIGINT) is leave_early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except UserError as error:
@@ -80,6 +84,12 @@ def guarded() -> Iterator[None]:
     except BrokenPipeError:  # whoever read the output has enough
         sys.stdout = open(os.devnull, "w")
         sys.exit(0)
+    except MemoryError as error:
+        reason = one_line(error, 200) or "out of memory"
+        leave(
+            f"the memory of this machine is too small ({reason}); take less at a time: a smaller "
+            f"batch or length, or fewer workers"
+        )
     except OSError as error:
         if told := failed(error):
             leave(told)

@@ -19,6 +19,7 @@ from bert_jax.training.mesh import MeshConfig
 from bert_jax.training.optim import OptimizerConfig
 
 FILE = "config.json"
+_LARGEST = 1 << 40  # of any whole number; steps times rows still fit into 64 bits
 # What may differ when a workdir is taken up again: it decides no number, or its rounding alone.
 FREE = (
     "mesh", "data.workers", "train.accumulation", "train.keep", "train.max_skipped",
@@ -78,6 +79,12 @@ class RunConfig:
                     f"data.format=segment-pair or sentence-pair; they are {self.data.pairs} and "
                     f"{self.data.format}"
                 )
+        masked = [name for name, c in self.objective.items() if c and name not in ("nsp", "sop")]
+        if masked and not self.data.mask_rate:
+            raise UserError(
+                f"objective.{masked[0]} learns from masked tokens, and with data.mask_rate=0 there "
+                f"are none: raise it (0.15 is BERT's), or set objective.{masked[0]}=0"
+            )
         longest = max(phase.data.sequence_length for phase in self.phases)
         for name, length in (
             ("data.sequence_length", self.data.sequence_length),
@@ -178,9 +185,16 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """' did you mean ...?' for the closest of the names."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    return f"did you mean {close[0]}?" if close else ""
+    """'did you mean ...?' for one of the names that is near, else those of the same part."""
+    part, _, field = name.rpartition(".")
+    same = {other.rpartition(".")[2]: other for other in names if other.rpartition(".")[0] == part}
+    if close := difflib.get_close_matches(field, same, n=1):
+        return f"did you mean {same[close[0]]}?"
+    if moved := [other for other in names if other.endswith(f".{field}")]:
+        return f"did you mean {moved[0]}?"
+    if close := [] if same else difflib.get_close_matches(name, names, n=1):
+        return f"did you mean {close[0]}?"
+    return f"there are {', '.join(same or sorted({other.partition('.')[0] for other in names}))}"
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -203,6 +217,8 @@ def _value(kind: Any, value: Any, name: str) -> Any:
         return {key: _value(float, item, f"{name}.{key}") for key, item in value.items()}
     if kind is float and type(value) is int:
         return float(value)
+    if type(value) is int and abs(value) > _LARGEST:
+        raise UserError(f"{name}={value}: must be from -{_LARGEST} to {_LARGEST}")
     if type(value) is not kind:
         raise UserError(f"{name}={value!r}: must be of type {getattr(kind, '__name__', kind)}")
     return value

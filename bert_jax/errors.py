@@ -15,4 +15,7 @@ class Preempted(Exception):
 
 def one_line(error: BaseException, limit: int) -> str:
     """What a library says of an error, for the inside of a UserError."""
-    return " ".join(str(error).split())[:limit]
+    text = " ".join(str(error).split())
+    if len(text) <= limit:
+        return text
+    return (text[:limit].rpartition(" ")[0] or text[:limit]) + " …"

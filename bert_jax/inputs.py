@@ -10,10 +10,11 @@ from bert_jax import progress, summary
 from bert_jax.config import RunConfig
 from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import WHOLE, EvaluationBatches, PhasedBatches, Share
-from bert_jax.data.prepare import cached, token_counts
+from bert_jax.data.prepare import cached, passed_over, token_counts
 from bert_jax.data.records import Rows, read_manifest
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.data.unigram import unigram_loss
+from bert_jax.data.workers import check_workers
 from bert_jax.errors import UserError
 
 
@@ -34,6 +35,7 @@ class Inputs:
 def open_inputs(config: RunConfig, coefficients: Mapping[str, float], share: Share) -> Inputs:
     """The corpus that the config describes, prepared first where it is not yet; of its batches
     this host's share. Raises UserError where corpus, vocabulary and config do not go together."""
+    check_workers("data.workers", config.data.workers)
     with progress.preparing() as report:
         folder = cached(config.corpus, config.model.vocab_size, report)
     data, types = config.data, config.model.type_vocab_size
@@ -61,10 +63,11 @@ def open_inputs(config: RunConfig, coefficients: Mapping[str, float], share: Sha
     manifest = read_manifest(folder)
     # As many rows at a time as training has, which may go through a batch in parts.
     fewer = replace(data, batch_size=data.batch_size // config.train.accumulation)
+    note = passed_over(config.corpus, manifest)
     return Inputs(
         manifest, tokenizer, batches,
         EvaluationBatches(held_out, fewer, words, limit, share),
         counts, unigram_loss(EvaluationBatches(held_out, data, words, limit, WHOLE), counts),
         summary.corpus(folder, manifest, held_out) + "\n"
-        + summary.phases(config.phases, batches, examples),
+        + summary.phases(config.phases, batches, examples) + (note and f"\n{note}"),
     )  # fmt: skip

@@ -44,6 +44,7 @@ from rich.console import Console
 from bert_jax import cli, inspection, progress
 from bert_jax.data.fetch import fetched
 from bert_jax.data.prepare import prepare, prepare_in_store
+from bert_jax.data.workers import check_workers
 from bert_jax.errors import UserError
 from bert_jax.store import reach
 
@@ -77,6 +78,7 @@ def write() -> None:
     workers = flags.FLAGS.workers
     if workers < 0:
         raise UserError(f"--workers={workers}: must be 0 or more")
+    check_workers("--workers", workers)
     began = time.monotonic()
     with progress.preparing() as report:
         make = prepare if isinstance(output, Path) else prepare_in_store

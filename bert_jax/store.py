@@ -57,7 +57,7 @@ def reach(name: str) -> Folder:
     user, and where the store does not answer.
     """
     if "://" not in name:
-        return Path(name)
+        return Path(os.path.expanduser(name))  # a shell leaves the ~ of --output=~/it alone
     bucket, _, inside = name.removeprefix(_SCHEME).partition("/")
     if not on_store(name) or not bucket or not inside.strip("/") or set(name) & set("*?[]"):
         raise UserError(

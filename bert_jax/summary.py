@@ -8,6 +8,7 @@ import numpy as np
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import Examples
 from bert_jax.data.loader import PhasedBatches
+from bert_jax.data.masking import overflow_share
 from bert_jax.data.phases import Phase
 from bert_jax.data.unigram import detector_losses
 from bert_jax.store import Folder
@@ -31,10 +32,12 @@ def phases(run: Sequence[Phase], batches: PhasedBatches, examples: Mapping[int, 
     lines = []
     for phase, (begin, end) in zip(run, batches.epochs, strict=True):
         sizes, mine = phase.data, examples[phase.data.sequence_length]
+        lost = overflow_share(sizes)
         lines.append(
             f"steps {phase.begin + 1} to {phase.begin + phase.steps}: {sizes.batch_size} rows of "
             f"{sizes.sequence_length}, K {sizes.max_predictions}; epoch {begin:.2f} to {end:.2f} "
             f"of {len(mine)} examples ({mine.one_sentence} of one sentence); {_filled(mine)}"
+            + (f"; K leaves {lost:.1%} of the chosen tokens of a full row unmasked" if lost else "")
         )
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """Prepared rows as a person reads them."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -40,11 +41,40 @@ def test_format_and_masking_are_the_configs(corpus):
     assert "0 masked" in title.plain and "nsp" not in title.plain and "«" not in text.plain
 
 
+def test_each_phase_is_shown_and_what_found_no_slot(corpus):
+    data = replace(tiny.DATA, phases="50%:16 50%:64::2")
+    first, *one, second, title, _ = inspection.inspect(corpus.folder, replace(CONFIG, data=data), 1)
+    assert "steps 1 on" in first.plain and "rows of 16" in first.plain and len(one) == 2
+    assert "steps 500001 on" in second.plain and "rows of 64" in second.plain
+    assert "2 masked (" in title.plain and "more had no slot" in title.plain
+    assert "no slot" not in one[0].plain
+
+
 def test_another_tokenizer_is_named(corpus, tmp_path):
     folder = shutil.copytree(corpus.folder, tmp_path / "copy")
     model = folder / "tokenizer" / "tokenizer.model"
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(UserError, match="tokenizer"):
+        list(inspection.inspect(folder, CONFIG, 1))
+
+
+def test_damage_is_found_wherever_it_is(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder, tmp_path / "copy")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    tokens = manifest["splits"]["train"]["tokens"]
+    for change, said in (
+        ({"splits": {"train": manifest["splits"]["train"] | {"tokens": tokens + 1}}}, "adds up to"),
+        ({"vocab_size": 201}, "vocab_size in its manifest.json is not the tokenizer's"),
+        ({"special_tokens": {"[PAD]": 0}}, "special_tokens in its manifest.json is not"),
+    ):
+        path.write_text(json.dumps(manifest | change))
+        with pytest.raises(UserError, match=said):
+            list(inspection.inspect(folder, CONFIG, 1))
+    path.write_text(json.dumps(manifest))
+    (shard,) = folder.glob("rows-held_out*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(UserError, match="was cut off"):
         list(inspection.inspect(folder, CONFIG, 1))
 
 
@@ -84,6 +114,7 @@ def test_a_source_that_cannot_be_prepared(tmp_path, name, content, said):
         ("--config.corpus.invalid_utf8=ignore", "must be one of fail, replace, skip"),
         ("--config.corpus.source=tfds:", "no such file"),
         ("--workers=-1", "--workers=-1"),
+        ("--workers=9999", "processors for this program; set"),
     ],
 )
 def test_bad_words_to_prepare(corpus, tmp_path, argument, said):

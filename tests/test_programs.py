@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,25 @@ def run(corpus, tmp_path_factory):
     done = pretrain(workdir, corpus, *(f"--config.{step}" for step in steps))
     assert done.returncode == 0, done.stderr
     return workdir, done
+
+
+def test_ctrl_c_while_a_program_imports_its_parts():
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "bert_jax.prepare"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.endswith("| bert_jax\n"):
+            break
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and told.endswith("interrupted\n") and "Trace" not in told
+
+
+def test_too_little_memory_is_told():
+    code = "import numpy\nfrom bert_jax import cli\nwith cli.guarded(): numpy.empty(1 << 50)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    refused(done, "memory of this machine is too small (Unable to allocate 8")
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -127,6 +147,8 @@ def test_fill_mask(run):
         (["--config.mesh.data=3"], "mesh"),
         (["--config.corpus.prepared=nowhere"], "nowhere"),
         (["--config.data.mask_rate=1.5"], "data.mask_rate=1.5"),
+        (["--config.data.workers=9999"], "processors for this program; set"),
+        ([f"--config.train.steps={10**22}"], "train.steps=1" + "0" * 22),
         (["--config.optimizer.warmup_steps=1000000"], "optimizer.warmup_steps"),
         (["--config.model.vocab_size=512"], "set model.vocab_size=200"),
         (["--config=configs/bert.py:huge"], "there are tiny, mini, small, medium, base, large"),

@@ -298,3 +298,8 @@ def test_no_gcsfs(bucket, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match="pip install -r requirements-gcs.txt"):
         reach(f"{bucket}/never-reached")
+
+
+def test_a_tilde_that_the_shell_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert reach("~/prepared/one") == tmp_path / "prepared" / "one"

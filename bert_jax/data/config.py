@@ -48,6 +48,7 @@ FORMATS = ("segment-pair", "sentence-pair", "full-sentences", "doc-sentences")
 PAIRS = ("nsp", "sop", "none")
 MASK_UNITS = ("token", "whole-word", "span", "ngram")
 MASK_ROUNDINGS = ("stochastic", "nearest")
+_MOST = 1 << 20  # rows of a batch, slots of a row
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class DataConfig:
         if self.sequence_length < 8:
             raise UserError(f"data.sequence_length={self.sequence_length}: must be 8 or more")
         for name in ("batch_size", "max_predictions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"data.{name}={getattr(self, name)}: must be 1 or more")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise UserError(f"data.{name}={getattr(self, name)}: must be from 1 to {_MOST}")
         for name in ("workers", "static_copies"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}={getattr(self, name)}: must be 0 or more")

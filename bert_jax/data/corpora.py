@@ -15,7 +15,11 @@ from bert_jax.errors import UserError, one_line
 
 # Part of every fingerprint: raise it when a rule of sources/, docstrings.py or sentences.py
 # changes.
-EXTRACTION = 3
+EXTRACTION = 4
+
+
+class SourceChanged(UserError):
+    """A file is another one than when reading began: nothing that was read of it counts."""
 
 
 class Corpus:
@@ -25,6 +29,7 @@ class Corpus:
         """Raises UserError where a file is not there, or the line is wrong."""
         self.source = source
         self.members = parse(source)
+        self._hashed: dict[Path, tuple[int, int]] = {}  # size and time of change of each file
 
     def documents(
         self, cleaning: Cleaning, factors: Sequence[float] | None = None, fraction: float = 0.0
@@ -33,7 +38,8 @@ class Corpus:
 
         A factor of 2.3 reads all documents twice, and 30% of them, chosen by a hash of their
         names, a third time; the second and third time come after all members' first. What is held
-        out at `fraction` is read once at most. Without factors, the weights of the line.
+        out at `fraction` is read once at most, whichever members name it. Without factors, the
+        weights of the line.
 
         The first document is read at once, so a source that cannot be read, or holds no document,
         raises UserError here and not in the caller's loop.
@@ -41,6 +47,12 @@ class Corpus:
         factors = factors or [1.0 if member.share else member.weight for member in self.members]
         found = self._passes(cleaning, factors, fraction)
         first = next(found, None)
+        if (
+            first is None
+            and min(factors) < 1
+            and any(self._passes(cleaning, [1.0] * len(factors), 0.0))
+        ):
+            raise UserError(f"{self.source}: no document is left at these weights; raise them")
         if first is None:
             raise UserError(f"{self.source}: no text in it; give a file with one sentence a line")
         return itertools.chain([first], found)
@@ -51,11 +63,21 @@ class Corpus:
         for number in range(max(1, *(-int(-factor // 1) for factor in factors))):
             # What was found is counted once.
             cleaning = cleaning if number == 0 else Cleaning(cleaning.invalid_utf8)
+            read: dict[tuple[str, ...], list[float]] = {}  # how often, by the members before
             for member, factor in zip(self.members, factors, strict=True):
-                if factor > number:
-                    for document in read(member, cleaning):
-                        if _copies(document.name, factor, fraction) > number:
+                if factor <= number:
+                    continue
+                for place, documents in self._places(member, cleaning):
+                    before = read.setdefault(place, [])
+                    for document in documents:
+                        name = document.name
+                        if _copies(name, factor, fraction) > number and not (
+                            before
+                            and held_out(name, fraction)
+                            and any(_copies(name, other, fraction) for other in before)
+                        ):
                             yield document
+                    before.append(factor)
 
     @property
     def needs_sizes(self) -> bool:
@@ -84,19 +106,64 @@ class Corpus:
         """
         return {
             "extraction": EXTRACTION,
-            "sources": [fact for member in self.members for fact in _facts(member)],
+            "sources": [fact for member in self.members for fact in self._facts(member)],
         }
 
+    def read(self, member: Member, cleaning: Cleaning) -> Iterator[Document]:
+        """The documents of one member, once.
 
-def read(member: Member, cleaning: Cleaning) -> Iterator[Document]:
-    """The documents of one member, once."""
-    if member.dataset:
-        name = _dataset(member).info.full_name
-        yield from tfds_split(_dataset(member), member.split, name, member.column, cleaning)
-    for file in member.files:
-        yield from READERS[file.kind](file.path, file.name, member.column, cleaning)
-    if not member.dataset and not member.files:
-        yield from installed_docs()
+        Raises SourceChanged for a file that was written to since its fingerprint was taken.
+        """
+        for _, documents in self._places(member, cleaning):
+            yield from documents
+
+    def _places(
+        self, member: Member, cleaning: Cleaning
+    ) -> Iterator[tuple[tuple[str, ...], Iterator[Document]]]:
+        """As `read`, by the file or dataset and what of it is read, which say together which
+        documents they are."""
+        if member.dataset:
+            builder, split, column = _dataset(member), member.split, member.column
+            name = builder.info.full_name
+            found = tfds_split(builder, split, name, column, cleaning)
+            paths = [path for path, _ in _dataset_files(builder, split)]
+            yield (name, split, column), self._unchanged(found, paths)
+        for file in member.files:
+            found = READERS[file.kind](file.path, file.name, member.column, cleaning)
+            place = (file.name, file.kind, member.column)
+            yield place, self._unchanged(found, [file.path])
+        if not member.dataset and not member.files:
+            yield (), installed_docs()
+
+    def _unchanged(
+        self, documents: Iterator[Document], paths: Sequence[Path]
+    ) -> Iterator[Document]:
+        """The documents; at their end the files have to be as they were hashed."""
+        yield from documents
+        for path in paths:
+            with reading(path):
+                if self._hashed.get(path, found := _state(path)) != found:
+                    raise SourceChanged(
+                        f"{path}: was changed while it was read; start again when it stays as it is"
+                    )
+
+    def _facts(self, member: Member) -> Iterator[dict[str, Any]]:
+        if not member.dataset and not member.files:
+            # Versions alone do not say it: distributions leave modules out, or add some.
+            modules = hashlib.sha256("\n".join(module_sizes()).encode()).hexdigest()
+            yield {"versions": installed_docs_versions(), "modules": modules}
+        # The name is a part of every document's name, which decides what is held out.
+        for file in member.files:
+            yield {"name": file.name} | self._hash(file.path)
+        if member.dataset:
+            for path, name in _dataset_files(_dataset(member), member.split):
+                yield {"name": name} | self._hash(path)
+
+    def _hash(self, path: Path) -> dict[str, Any]:
+        with reading(path), open(path, "rb") as file:
+            self._hashed[path] = _state(path)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"sha256": digest, "bytes": os.fstat(file.fileno()).st_size}
 
 
 def held_out(name: str, fraction: float) -> bool:
@@ -119,28 +186,18 @@ def _copies(name: str, factor: float, fraction: float) -> int:
     return min(copies, 1) if copies > 1 and held_out(name, fraction) else copies
 
 
-def _facts(member: Member) -> Iterator[dict[str, Any]]:
-    if not member.dataset and not member.files:
-        # Versions alone do not say it: distributions leave modules out, or add some.
-        modules = hashlib.sha256("\n".join(module_sizes()).encode()).hexdigest()
-        yield {"versions": installed_docs_versions(), "modules": modules}
-    # The name is a part of every document's name, which decides what is held out.
-    for file in member.files:
-        yield {"name": file.name} | _hash(file.path)
-    if member.dataset:
-        builder = _dataset(member)
-        folder = Path(os.fspath(builder.data_dir))
-        info = builder.info.splits.get(member.split)
-        paths = sorted(map(Path, info.filepaths)) if info else []
-        features = folder / "features.json"
-        for path in [*paths, *([features] if features.exists() else [])]:
-            yield {"name": f"{builder.info.full_name}/{path.name}"} | _hash(path)
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
-def _hash(path: Path) -> dict[str, Any]:
-    with reading(path), open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
+def _dataset_files(builder: Any, split: str) -> Iterator[tuple[Path, str]]:
+    """Of a TFDS dataset, those that one of its splits is read from, and what they are called."""
+    info, features = builder.info.splits.get(split), Path(os.fspath(builder.data_dir))
+    paths = sorted(map(Path, info.filepaths)) if info else []
+    features /= "features.json"
+    for path in [*paths, *([features] if features.exists() else [])]:
+        yield path, f"{builder.info.full_name}/{path.name}"
 
 
 def _dataset(member: Member) -> Any:

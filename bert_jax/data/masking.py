@@ -83,6 +83,19 @@ def mask_tokens(
     }
 
 
+def overflow_share(config: DataConfig) -> float:
+    """Of the tokens that are chosen in a full row, the share that finds no slot, on average; of
+    units of several tokens it is a little more."""
+    length, rate = config.sequence_length, config.mask_rate
+    wanted = rate * (length - (3 if "pair" in config.format else 2))
+    if config.mask_rounding == "nearest":
+        wanted = float(np.rint(rate * length))
+    # So many, or one more, with the chance that makes the mean `wanted`.
+    few, chance = int(wanted), wanted % 1
+    beyond = np.maximum(np.array([few, few + 1]) - config.max_predictions, 0)
+    return float(beyond @ [1 - chance, chance]) / wanted if wanted else 0.0
+
+
 def _replacements(
     labels: Int[np.ndarray, "n"],
     places: Int[np.ndarray, "n"],

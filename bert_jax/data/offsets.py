@@ -32,6 +32,11 @@ class Offsets:
         return len(self.lengths)
 
     @property
+    def total(self) -> int:
+        """Where the last piece ends."""
+        return int(self._kept[-1])
+
+    @property
     def nbytes(self) -> int:
         return self.lengths.nbytes + self._kept.nbytes
 

@@ -19,15 +19,16 @@ from etils import epath
 
 import bert_jax
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.corpora import Corpus
+from bert_jax.data.corpora import Corpus, SourceChanged
 from bert_jax.data.fetch import cache, fetched
+from bert_jax.data.index import load_array
 from bert_jax.data.merge import SPLITS, UNIGRAM, Parts, merge
 from bert_jax.data.parts import Chunk, Encoding, chunks
 from bert_jax.data.records import FORMAT, MANIFEST, read_manifest, token_dtype
 from bert_jax.data.sources.reading import Cleaning
 from bert_jax.data.survey import Report, named_tokenizer, no_documents, survey
-from bert_jax.data.tokenizers import load_tokenizer
-from bert_jax.data.workers import encode_all, part_file
+from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer
+from bert_jax.data.workers import cores, encode_all, part_file
 from bert_jax.errors import UserError
 from bert_jax.files import alone, write_whole
 from bert_jax.store import reach, upload
@@ -40,10 +41,11 @@ def cached(config: CorpusConfig, vocab_size: int, report: Report, workers: int =
         named = reach(config.prepared)
         check_tokenizer(named, vocab_size)
         return epath.Path(fetched(named, report))
-    facts = _facts(config, vocab_size)
+    corpus = Corpus(config.source)
+    facts = _facts(config, vocab_size, corpus)
     folder = epath.Path(cache()) / f"corpus-{_digest(facts)[:16]}"
     if not (folder / MANIFEST).exists():
-        prepare(config, vocab_size, folder, report, workers, facts)
+        prepare(config, vocab_size, folder, report, workers, (corpus, facts))
     shutil.rmtree(_work_folder(Path(folder)), ignore_errors=True)  # of one killed at its very end
     return folder
 
@@ -63,13 +65,33 @@ def prepare_in_store(
     return read_manifest(folder)
 
 
+def passed_over(config: CorpusConfig, manifest: dict) -> str:
+    """What a folder that was named makes of no use, where it says otherwise; '' where nothing is:
+    fields that are not as they are by default, and not as the folder has them."""
+    if not config.prepared:
+        return ""
+    unset, found = CorpusConfig(), []
+    for name in vars(config):
+        value, theirs = getattr(config, name), manifest.get(name, getattr(config, name))
+        named = name == "tokenizer" and value not in TRAINERS  # in the folder's manifest as a hash
+        if value not in (getattr(unset, name), theirs) and not named:
+            found.append(f"corpus.{name}={value} (it has {theirs})")
+    return f"note: {config.prepared} is read as it is, not with {', '.join(found)}" if found else ""
+
+
 def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
     manifest = read_manifest(folder)
-    found = manifest["vocab_size"]
-    if manifest["tokenizer_sha256"] != load_tokenizer(epath.Path(folder) / "tokenizer").sha256:
+    found, tokenizer = manifest["vocab_size"], load_tokenizer(epath.Path(folder) / "tokenizer")
+    if manifest["tokenizer_sha256"] != tokenizer.sha256:
         raise UserError(
             f"{folder}: its rows were made with another tokenizer than the one in it; bring back "
             f"that tokenizer, or prepare the corpus again"
+        )
+    facts = {"vocab_size": tokenizer.vocab_size, "special_tokens": _special(tokenizer)}
+    if changed := [name for name, value in facts.items() if manifest[name] != value]:
+        raise UserError(
+            f"{folder}: {changed[0]} in its {MANIFEST} is not the tokenizer's; bring the file "
+            f"back, or prepare the corpus again"
         )
     if found != vocab_size:
         raise UserError(
@@ -78,14 +100,23 @@ def check_tokenizer(folder: epath.PathLike, vocab_size: int) -> None:
         )
 
 
+def _special(tokenizer: Tokenizer) -> dict[str, int]:
+    return {name: i for i, name in tokenizer.vocabulary.special_names.items()}
+
+
 def token_counts(folder: epath.Path) -> np.ndarray:
     """How often each token stands in the training split, int64 [V]."""
+    manifest = read_manifest(folder)
     try:
-        with (folder / UNIGRAM).open("rb") as file:
-            return np.load(file, allow_pickle=False)
+        counts = load_array(folder / UNIGRAM)
+        if (counts.shape, counts.dtype) != ((manifest["vocab_size"],), np.int64):
+            raise ValueError("is another file")
+        if (found := counts.sum()) != (tokens := manifest["splits"]["train"]["tokens"]):
+            raise ValueError(f"adds up to {found}, not to {tokens}")
+        return counts
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder / UNIGRAM}: cannot be read; delete the folder and prepare it again"
+            f"{folder / UNIGRAM}: damaged ({error}); delete the folder and prepare it again"
         ) from error
 
 
@@ -95,11 +126,12 @@ def prepare(
     output: epath.PathLike,
     report: Report,
     workers: int = 0,
-    facts: dict | None = None,
+    known: tuple[Corpus, dict] | None = None,
 ) -> dict:
     """Write the prepared folder `output`; returns its manifest. The same bytes for any number of
-    `workers` (0: one a core), and however often it was killed and started again. `facts`: what
-    the folder is a function of, where that was found out before: it means to read all sources.
+    `workers` (0: one a core), and however often it was killed and started again. `known`:
+    the corpus and what the folder is a function of, where that was found out before: it means to
+    read all sources.
 
     Raises UserError for an unreadable or empty corpus, and for one that a split would leave
     without documents.
@@ -112,7 +144,8 @@ def prepare(
         raise _exists(output)
     waiting = "waiting for another process that prepares the same"
     try:
-        facts = facts or _facts(config, vocab_size)
+        corpus = known[0] if known else Corpus(config.source)
+        facts = known[1] if known else _facts(config, vocab_size, corpus)
         with alone(work, lambda: report(waiting, 0, 0, 0)) as lock:
             if (output / MANIFEST).exists():  # somebody else finished some work meanwhile
                 shutil.rmtree(work, ignore_errors=True)
@@ -122,9 +155,12 @@ def prepare(
                 return manifest
             _take_up(work, facts)
             try:
-                _work(config, vocab_size, work, facts, report, workers or _cores(), lock)
+                _work(config, vocab_size, corpus, work, facts, report, workers or cores(), lock)
                 (work / "whole").rename(output)
                 shutil.rmtree(work)
+            except SourceChanged:  # parts may be of one text and of the other
+                shutil.rmtree(work / "done")
+                raise
             finally:
                 if not list((work / "done").glob("tokenizer")):  # nothing to go on from
                     shutil.rmtree(work, ignore_errors=True)
@@ -148,10 +184,6 @@ def _digest(facts: dict) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _take_up(work: Path, facts: dict) -> None:
     """Leave in the folder what was done for the same facts, nothing else."""
     said = work / "work.json"
@@ -169,11 +201,11 @@ def _take_up(work: Path, facts: dict) -> None:
 
 
 def _work(
-    config: CorpusConfig, vocab_size: int, work: Path, facts: dict, report: Report, workers: int,
-    lock: int,
+    config: CorpusConfig, vocab_size: int, corpus: Corpus, work: Path, facts: dict,
+    report: Report, workers: int, lock: int,
 ) -> None:  # fmt: skip
     """Make work/whole, by way of work/done."""
-    corpus, done = Corpus(config.source), work / "done"
+    done = work / "done"
     factors, size = survey(corpus, config, vocab_size, done, report)
     tokenizer = load_tokenizer(done / "tokenizer")
     dtype = token_dtype(vocab_size)
@@ -219,7 +251,7 @@ def _work(
         "dtype": dtype.str,
         "characters": sum(split_characters),
         "tokenizer_sha256": tokenizer.sha256,
-        "special_tokens": {name: i for i, name in tokenizer.vocabulary.special_names.items()},
+        "special_tokens": _special(tokenizer),
         "times_read": factors,
         "found": dict(sorted(cleaning.counts.items())) | parts.counts,
         "splits": sizes,
@@ -228,7 +260,7 @@ def _work(
     write_whole(Path(whole / MANIFEST), json.dumps(manifest, indent=2) + "\n")
 
 
-def _facts(config: CorpusConfig, vocab_size: int) -> dict:
+def _facts(config: CorpusConfig, vocab_size: int, corpus: Corpus) -> dict:
     """All that a prepared folder is a function of."""
     loaded = named_tokenizer(config, vocab_size)
     tokenizer: dict[str, str | bool | int] = {
@@ -243,7 +275,7 @@ def _facts(config: CorpusConfig, vocab_size: int) -> dict:
     return {
         "format": FORMAT,
         "source": config.source,
-        "fingerprint": Corpus(config.source).fingerprint(),
+        "fingerprint": corpus.fingerprint(),
         "held_out": config.held_out,
         "invalid_utf8": config.invalid_utf8,
         "dedup": config.dedup,

@@ -7,22 +7,18 @@ folder is a dataset, of the feature input_ids: tfds.builder_from_directory reads
 """
 
 import contextlib
-import functools
 import json
-import os
 import resource
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 from array_record.python import array_record_module
 from etils import epath
-from jaxtyping import Int, Integer
+from jaxtyping import Integer
 
-from bert_jax.data.offsets import Offsets
+from bert_jax.data.index import INDEX, load_index
 from bert_jax.data.tfds_format import as_example, payload_begin, write_descriptions
 from bert_jax.errors import UserError, one_line
 
@@ -32,47 +28,10 @@ MANIFEST = "manifest.json"
 _RECORD_TOKENS = 1024  # rows are put into one record up to so many
 _RECORDS_A_SHARD = 1 << 19  # some gigabytes; an open shard takes 2 to 15 bytes of memory a record
 _DATASET = "rows"
-_INDEX = {  # as the fields of Index
-    "lengths": "<u2", "row_sentences": "<u2", "begins": "<u1", "record_sentences": "<u2",
+_FACTS = {  # of a manifest, that are read
+    "vocab_size": int, "dtype": str, "tokenizer_sha256": str, "special_tokens": dict,
+    "splits": dict, "shards": dict, "found": dict,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Index:
-    """Where sentences, rows, documents and records lie: the length of each, and their offsets."""
-
-    sentence_lengths: Integer[np.ndarray, "sentences"]  # in tokens
-    row_sentences: Integer[np.ndarray, "rows"]
-    begins: Integer[np.ndarray, "rows"]  # 1 where a row begins a document, 0 where it goes on
-    record_sentences: Integer[np.ndarray, "records"]
-
-    @functools.cached_property
-    def sentences(self) -> Offsets:
-        """In tokens."""
-        return Offsets(self.sentence_lengths)
-
-    @functools.cached_property
-    def rows(self) -> Offsets:
-        """In sentences."""
-        return Offsets(self.row_sentences)
-
-    @functools.cached_property
-    def records(self) -> Offsets:
-        """In sentences."""
-        return Offsets(self.record_sentences)
-
-    @functools.cached_property
-    def _documents(self) -> Offsets:
-        return Offsets(self.begins)
-
-    def document_of(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-        """Numbers of the documents, from 1."""
-        return self._documents[rows + 1]
-
-    @property
-    def documents(self) -> int:
-        """How many there are."""
-        return int(self.document_of(np.array([len(self.begins) - 1]))[0])
 
 
 class SplitWriter:
@@ -82,17 +41,17 @@ class SplitWriter:
         self._folder, self._split, self._dtype = folder, split, dtype
         self._writer: array_record_module.ArrayRecordWriter | None = None
         self._files: dict[str, IO[bytes]] = {}
-        self._counts = dict.fromkeys(_INDEX, 0)
+        self._counts = dict.fromkeys(INDEX, 0)
         self._record: list[np.ndarray] = []  # rows of the next record
         self._tokens = self._sentences = 0  # in it
         self._document = -1  # of the last row
-        for name in _INDEX:
+        for name in INDEX:
             self._files[name] = (folder / f"{split}-{name}.npy").open("wb")
             self._write_header(name)
 
     def _write_header(self, name: str) -> None:
         """With the count as it is: NumPy leaves room for a larger one in the same place."""
-        header = {"descr": _INDEX[name], "fortran_order": False, "shape": (self._counts[name],)}
+        header = {"descr": INDEX[name], "fortran_order": False, "shape": (self._counts[name],)}
         np.lib.format.write_array_header_1_0(self._files[name], header)
 
     def add(
@@ -119,7 +78,7 @@ class SplitWriter:
             self._sentences += sentences
 
     def _append(self, name: str, values: Integer[np.ndarray, "n"]) -> None:
-        self._files[name].write(values.astype(_INDEX[name]).tobytes())
+        self._files[name].write(values.astype(INDEX[name]).tobytes())
         self._counts[name] += len(values)
 
     def _write_record(self) -> None:
@@ -167,16 +126,12 @@ class Rows:
         self._open: OrderedDict[int, array_record_module.ArrayRecordReader] = OrderedDict()
         try:
             counts = manifest["splits"][split]
-            expected = [counts[name] for name in ("sentences", "rows", "rows", "records")]
-            arrays = [_load(self.folder / f"{split}-{name}.npy") for name in _INDEX]
-            if (found := list(map(len, arrays))) != expected:
-                raise ValueError(f"{split} has {found[1]} rows of {found[0]} sentences")
-            self.index = Index(*arrays)
+            self.index = load_index(self.folder, split, counts)
             self._shards = _shards(self.folder, split, counts["records"])
             for path in self._shards:
                 if path.stat().length != manifest["shards"][path.name]:
                     raise ValueError(f"{path.name} was cut off, or is another file")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.folder}: the prepared corpus is damaged ({error}); delete the folder "
                 f"and prepare it again"
@@ -275,22 +230,12 @@ def describe_to_tfds(folder: epath.Path, dtype: np.dtype, records: dict[str, int
     write_descriptions(folder, _DATASET, dtype, splits)
 
 
-def _load(path: epath.Path) -> np.ndarray:
-    """Of a local file what is not looked at stays on the disk."""
-    local = Path(os.fspath(path))
-    if local.is_file():
-        return np.load(local, mmap_mode="r", allow_pickle=False)
-    with path.open("rb") as file:
-        return np.load(file, allow_pickle=False)
-
-
 def read_manifest(folder: epath.PathLike) -> dict:
     """Raises UserError where the folder is no prepared corpus; a manifest is written last."""
     path = epath.Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
         found = manifest["format"]
-        _ = manifest["vocab_size"], manifest["dtype"], manifest["splits"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder}: not a prepared corpus (no readable {MANIFEST}); make one with "
@@ -298,6 +243,11 @@ def read_manifest(folder: epath.PathLike) -> dict:
         ) from error
     if found != FORMAT:
         raise UserError(f"{folder}: prepared in format {found}, this is {FORMAT}; prepare it again")
+    wrong = [name for name, kind in _FACTS.items() if not isinstance(manifest.get(name), kind)]
+    if not wrong and manifest["dtype"] != token_dtype(manifest["vocab_size"]).str:
+        wrong = ["dtype"]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0]} was changed; bring the file back, or prepare it again")
     return manifest
 
 

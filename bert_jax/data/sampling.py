@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from bert_jax.data.config import CorpusConfig
-from bert_jax.data.corpora import Corpus, hashed, held_out, read
+from bert_jax.data.corpora import Corpus, hashed, held_out
 from bert_jax.data.parts import digest, sentences_of
 from bert_jax.data.sources.reading import Cleaning, Document
 
@@ -16,7 +16,7 @@ def count_characters(corpus: Corpus, config: CorpusConfig, report: Counted) -> l
     """Of every member."""
     documents, characters = 0, [0] * len(corpus.members)
     for place, member in enumerate(corpus.members):
-        for document in read(member, Cleaning(config.invalid_utf8)):
+        for document in corpus.read(member, Cleaning(config.invalid_utf8)):
             documents += not document.part
             characters[place] += document.characters
             report(documents, sum(characters))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Integer
 
+from bert_jax.data.index import Index
 from bert_jax.data.offsets import Offsets
-from bert_jax.data.records import Index
 from bert_jax.data.spans import count_out
 
 _SENTENCES = 1 << 16  # looked at at once

@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Int
 
-from bert_jax.data.records import Index, Rows
+from bert_jax.data.index import Index
+from bert_jax.data.records import Rows
 
 _BLOCK = 1 << 20  # sentences looked at at once
 

@@ -13,10 +13,28 @@ from collections.abc import Iterable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from bert_jax.data.parts import Chunk, Encoding, encode
 from bert_jax.data.tokenizers import load_tokenizer
 from bert_jax.errors import UserError
+
+_WORKERS_A_CORE = 4  # more only take memory: a worker is busy, or waits for what it needs
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(option: str, workers: int) -> None:
+    """Raises UserError for more processes than are of use here. Said where they are started, and
+    not of a config, which may be another machine's."""
+    if workers > (most := max(8, _WORKERS_A_CORE * cores())):
+        raise UserError(
+            f"{option}={workers}: this machine has {cores()} processors for this program; set "
+            f"{most} at most, the result is the same with any number"
+        )
 
 
 def encode_all(
@@ -116,10 +134,10 @@ def _died() -> UserError:
 def serve(connection: Connection) -> None:
     """What a worker does until nobody asks it any more."""
     try:
-        encoding, folder = connection.recv()
+        encoding, folder = _asked(connection)
         tokenizer = load_tokenizer(encoding.tokenizer)
         while True:
-            chunk = connection.recv()
+            chunk = _asked(connection)
             path = part_file(folder, chunk.number)
             try:
                 encode(chunk, tokenizer, encoding).save(path)
@@ -133,6 +151,14 @@ def serve(connection: Connection) -> None:
             connection.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         pass
+
+
+def _asked(connection: Connection) -> Any:
+    """The next message; EOFError where the parent died, between two or in the middle of one."""
+    try:
+        return connection.recv()
+    except OSError:
+        raise EOFError from None
 
 
 if __name__ == "__main__":

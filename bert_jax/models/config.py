@@ -15,6 +15,7 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "full", "dots")
+_MOST_PIECES = 1 << 22  # four times the largest vocabulary that was published
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class EncoderConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be 1 or more")
+        if self.vocab_size > _MOST_PIECES:  # a tokenizer's trainer would end without a word
+            raise UserError(f"model.vocab_size={self.vocab_size}: must be {_MOST_PIECES} or less")
         for name in ("embedding_size", "position_offset"):
             if getattr(self, name) < 0:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be 0 or more")

@@ -56,10 +56,16 @@ def test_bert_is_devlins():
     [
         ({"model": {"num_layer": 3}}, "model.num_layer: there is no such field; did you mean"),
         ({"modle": {}}, "did you mean model"),
+        ({"data": {"bogus": 1}}, "no such field; there are sequence_length, batch_size, format"),
         ({"model": {"num_layers": "3"}}, "must be of type int"),
         ({"seed": True}, "must be of type int"),
         ({"data": {"mask_rate": "x"}}, "must be of type float"),
         ({"objective": {"mlm": "x"}}, "objective.mlm"),
+        ({"model": {"vocab_size": 99_999_999_999}}, "model.vocab_size=99999999999: must be"),
+        ({"data": {"batch_size": 1_000_000_000_000}}, "data.batch_size=1000000000000: must be"),
+        ({"objective": {"mlm": 1}, "data": {"mask_rate": 0}}, "objective.mlm learns from masked"),
+        ({"objective": {"rtd": 50}, "data": {"mask_rate": 0}}, "objective.rtd learns from masked"),
+        ({"data": {"static_copies": 10**22}}, "data.static_copies=1"),
     ],
 )
 def test_wrong_fields_are_named(values, said):

@@ -10,8 +10,9 @@ from scipy import stats
 from bert_jax.data import draws
 from bert_jax.data.config import DataConfig
 from bert_jax.data.examples import build_examples
+from bert_jax.data.index import Index
 from bert_jax.data.loader import TrainingBatches
-from bert_jax.data.records import Index, Rows
+from bert_jax.data.records import Rows
 from bert_jax.data.spans import cut_sentence_pairs, cut_spans
 from bert_jax.data.units import Units
 from bert_jax.errors import UserError

@@ -8,7 +8,7 @@ from scipy import stats
 
 from bert_jax.data import draws
 from bert_jax.data.config import MASK_UNITS, DataConfig
-from bert_jax.data.masking import mask_tokens, unit_sizes
+from bert_jax.data.masking import mask_tokens, overflow_share, unit_sizes
 from bert_jax.data.spans import count_out
 from bert_jax.errors import UserError
 from tests import tiny
@@ -228,3 +228,15 @@ def test_the_number_of_masks_as_in_the_released_code(units):
 def test_an_unknown_rounding_is_named():
     with pytest.raises(UserError, match="data.mask_rounding='up'"):
         replace(CONFIG, mask_rounding="up")
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
+@pytest.mark.parametrize("slots", [4, 18, 19, 40])
+def test_the_share_that_finds_no_slot_is_known_beforehand(rounding, slots):
+    config = replace(CONFIG, mask_rounding=rounding, max_predictions=slots)
+    ids = np.random.default_rng(0).choice(VOCABULARY.ordinary, (2000, 128)).astype(np.int32)
+    ids[:, [0, 64, 127]] = CLS, SEP, SEP
+    batch = masked(ids, config)
+    lost, kept = batch["mlm_overflow"].sum(), batch["mlm_weights"].sum()
+    assert overflow_share(config) == pytest.approx(lost / (lost + kept), abs=0.002)
+    assert (overflow_share(config) > 0.75) == (slots == 4)

@@ -4,22 +4,25 @@ import json
 import os
 import resource
 import shutil
+import struct
 import threading
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
 from etils import epath
 
-from bert_jax.data import corpora, duplicates, records
+from bert_jax.data import corpora, duplicates, parts, records
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.merge import UNIGRAM
 from bert_jax.data.parts import sentences_of
-from bert_jax.data.prepare import cached, prepare
+from bert_jax.data.prepare import cached, passed_over, prepare, token_counts
 from bert_jax.data.records import ROW_TOKENS, Rows, SplitWriter, read_manifest
 from bert_jax.data.tokenizers import load_tokenizer, train_tokenizer
+from bert_jax.data.workers import serve
 from bert_jax.errors import UserError
 from tests import tiny
 from tests.data.reading import documents
@@ -140,9 +143,13 @@ def test_a_row_is_read_from_its_record(tmp_path, monkeypatch):
         all_lengths = np.concatenate([np.empty(0, int), *found])
         writer.add(rows[part], all_lengths, counts[part], documents[part])
     count = writer.close()
+    sizes = {
+        "tokens": sum(map(len, rows)), "sentences": int(counts.sum()), "rows": 400,
+        "documents": len(np.unique(documents)), "records": count,
+    }  # fmt: skip
     manifest = {
-        "format": records.FORMAT, "vocab_size": 200, "dtype": "<u2",
-        "splits": {"train": {"rows": 400, "sentences": int(counts.sum()), "records": count}},
+        "format": records.FORMAT, "vocab_size": 200, "dtype": "<u2", "splits": {"train": sizes},
+        "tokenizer_sha256": "", "special_tokens": {}, "found": {},
         "shards": records.shard_sizes(epath.Path(tmp_path), {"train": count}),
     }  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
@@ -437,3 +444,68 @@ def test_an_empty_corpus_is_refused(text, tmp_path):
     with pytest.raises(UserError):
         prepare(CorpusConfig(source=str(path)), tiny.VOCAB, tmp_path / "out", quiet)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["text.txt"]
+
+
+@pytest.mark.parametrize("change", ["longer", "another"])
+def test_a_source_that_changes_while_it_is_read_is_refused(corpus, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1500)
+    text = tmp_path / "text.txt"
+    shutil.copy(corpus.text, text)
+
+    def changes(what, documents, characters, total):
+        if what == "tokenizing" and documents:
+            content = text.read_text() + "One more." if change == "longer" else text.read_text()
+            text.write_text(content.replace("a", "b"))
+
+    config = config_of(corpus, source=f"2x {text}", tokenizer=str(corpus.folder))
+    with pytest.raises(UserError, match=r"text.txt: was changed while it was read"):
+        prepare(config, tiny.VOCAB, tmp_path / "out", changes, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_worker_whose_parent_dies_while_it_speaks_ends_in_silence():
+    mine, theirs = Pipe()
+    os.write(mine.fileno(), struct.pack("!i", 100) + b"the beginning of 100 bytes")
+    mine.close()
+    serve(theirs)  # raises nothing
+
+
+INDEX = ["lengths", "row_sentences", "begins", "record_sentences"]
+
+
+@pytest.mark.parametrize("name", [*(f"train-{part}" for part in INDEX), "unigram"])
+def test_a_damaged_index_is_refused_when_it_is_opened(corpus, tmp_path, name):
+    """Any bit of its numbers; of its header those that say something."""
+    folder = epath.Path(shutil.copytree(corpus.folder, tmp_path / "copy"))
+    path = tmp_path / "copy" / f"{name}.npy"
+    whole = path.read_bytes()
+    for place in (3, 12, 20, 45, 60, 128, len(whole) // 2, len(whole) - 1):
+        for bit in (1, 16, 128):
+            damaged = bytearray(whole)
+            damaged[place] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match="damaged"):
+                token_counts(folder) if name == "unigram" else Rows(folder, "train")
+                pytest.fail(f"byte {place}, bit {bit}")
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"), [("dtype", "<u4"), ("dtype", "foo"), ("vocab_size", "200"), ("splits", [])]
+)
+def test_a_manifest_that_was_edited_is_refused(corpus, tmp_path, fact, value):
+    folder = shutil.copytree(corpus.folder, tmp_path / "copy")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {fact: value}))
+    with pytest.raises(UserError, match=f"manifest.json: {fact} was changed"):
+        Rows(folder, "train")
+
+
+def test_what_a_named_folder_makes_no_use_of_is_told(corpus):
+    manifest = read_manifest(corpus.folder)
+    config = CorpusConfig(prepared="it", source="nothere.txt", lowercase=False, held_out=0.3)
+    told = passed_over(config, manifest)
+    assert "it is read as it is, not with corpus.source=nothere.txt (it has " in told
+    assert "corpus.lowercase=False (it has True)" in told
+    assert "held_out" not in told and "tokenizer" not in told
+    assert passed_over(config_of(corpus, prepared="it"), manifest) == ""
+    assert passed_over(replace(config, prepared=""), manifest) == ""

@@ -1,8 +1,10 @@
 """Every kind of source, the line that names it, mixtures, and bytes that are no text."""
 
+import bz2
 import gzip
 import json
 import lzma
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -65,17 +67,51 @@ def test_json_lines_however_they_are_packed(tmp_path):
     assert ["\n".join(d.paragraphs) for d in found] == [text for text in TEXTS if text]
     assert [d.name for d in found] == ["a.jsonl:0", "a.jsonl:1", "a.jsonl:3"]
     assert cleaning.counts == Counter(empty_documents=1)
-    for suffix, pack in (
-        (".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard.compress),
-    ):  # fmt: skip
+    for suffix, pack in PACKERS.items():
         packed = tmp_path / f"a.jsonl{suffix}"
         packed.write_bytes(pack(path.read_bytes()))
         assert texts_of(f"{packed}@body") == texts_of(f"{path}@body")
 
 
-def test_zst_of_several_frames(tmp_path):
+PACKERS = {
+    ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress,
+    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,  # as its program does
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_file_is_read_whole_or_refused(tmp_path, suffix):
+    """Several streams are one text; cut off, flipped or followed by anything they are none."""
+    path, pack = tmp_path / f"a.txt{suffix}", PACKERS[suffix]
+    rng = np.random.default_rng(0)
+    text = b"".join(b"Number %d.\n" % n for n in rng.integers(0, 1 << 40, 3000))
+    first, second = pack(b"One.\n\n" + text), pack(text + b"End.\n")
+    path.write_bytes(first + second)
+    one, both = [d.paragraphs for d in documents(str(path))]
+    assert one == ("One.\n",) and "".join(both).encode() == text + text + b"End.\n"
+    middle = len(first) + len(second) // 2
+    flipped = bytearray(first + second)
+    flipped[middle] ^= 1
+    wrong = {
+        "cut": (first + second)[:middle], "last": (first + second)[:-1],
+        "half": first[: len(first) // 2], "flipped": bytes(flipped),
+        "garbage": first + second + b"no stream",
+    }  # fmt: skip
+    for what, content in wrong.items():
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"damaged {suffix} file"):
+            pytest.fail(f"{what}: {len(texts_of(path))} documents")
+
+
+def test_what_may_stand_between_streams(tmp_path):
+    """Padding of .xz, a frame of .zst that is to be passed over: pzstd writes some."""
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(lzma.compress(b"One.\n\nTw") + bytes(8) + lzma.compress(b"o.\n") + bytes(4))
+    assert texts_of(path) == ["One.\n", "Two.\n"]
     path = tmp_path / "a.txt.zst"
-    path.write_bytes(zstandard.compress(b"One.\n\nTw") + zstandard.compress(b"o.\n"))
+    skipped = struct.pack("<II", 0x184D2A50, 5) + b"hello"
+    frames = [zstandard.compress(b"One.\n\nTw"), skipped, zstandard.compress(b"o.\n")]
+    path.write_bytes(b"".join(frames))
     assert texts_of(path) == ["One.\n", "Two.\n"]
 
 
@@ -90,6 +126,41 @@ def test_parquet(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="damaged Parquet file"):
         documents(f"{path}@body")
+
+
+@pytest.mark.parametrize(
+    "kind", ["string", "large_string", "string_view", "binary", "large_binary", "binary_view"]
+)
+def test_columns_of_parquet_that_are_text(tmp_path, kind):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": pa.array(TEXTS).cast(getattr(pa, kind)())}), path)
+    assert pq.read_schema(path).field("text").type == getattr(pa, kind)()
+    assert texts_of(path) == [text for text in TEXTS if text]
+
+
+@pytest.mark.parametrize("invalid", ["fail", "replace", "skip"])
+def test_utf_16_is_no_text(tmp_path, invalid):
+    path = tmp_path / "a.txt"
+    text = "Much is said in this sentence.\n\n" * 20
+    for codec in ("utf-16", "utf-16-le"):
+        path.write_text(text, encoding=codec)
+        with pytest.raises(UserError, match=r"a.txt: not UTF-8 at line \d+, byte \d+.*iconv"):
+            list(documents(str(path), Cleaning(invalid)))
+
+
+def test_lines_that_name_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("One.\n\nTwo.")
+    for source, said in (
+        (",", "no name beside a comma"),
+        (f"{path},,{path}", "no name beside a comma"),
+        ("https://example.com/a.txt", "copy them here first"),
+        (f"0.00001x {path}", "no document is left at these weights"),
+    ):
+        with pytest.raises(UserError, match=said):
+            documents(source)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(texts_of("~/a.txt")) == len(texts_of("~/*.txt")) == 2
 
 
 def test_tfds_without_tensorflow(tmp_path):
@@ -139,6 +210,8 @@ def test_files_by_comma_and_pattern(tmp_path):
     assert {d.name for d in twice} == {"1.txt:0"}
     with pytest.raises(UserError, match="nothing fits this pattern"):
         parse(f"{tmp_path}/*.text")
+    with pytest.raises(UserError, match="1.txt@foo: is plain text, without fields"):
+        parse(f"{tmp_path}/x/1.txt@foo")
     odd = tmp_path / "2x a + b,c@d.txt"
     odd.write_text("Odd.")
     assert texts_of(odd) == ["Odd."]
@@ -171,6 +244,28 @@ def test_members_are_read_as_often_as_it_says(tmp_path):
     assert again.index("small.txt:0", again.index("small.txt:0") + 1) > again.index("small.txt:399")
     _, each = counted(corpus, None, fraction=0.3)
     assert {each[d] for d in each if held_out(d, 0.3)} == {1}
+
+
+def test_a_file_that_is_named_twice(tmp_path):
+    """In one member it is read once; two members are a mixture, what is held out once in it."""
+    _, small = mixture(tmp_path)
+    (tmp_path / "link.txt").symlink_to(small)
+    once = [d.name for d in documents(str(small))]
+    places = (f"{small},{tmp_path}/s*.txt", f"{small},{tmp_path}/./small.txt,{tmp_path}/link.txt")
+    for source in places:
+        assert [d.name for d in documents(source)] == once
+    for source, least in ((f"{small} + {small}", 2), (f"0.3x {small} + 2x {small}", 2)):
+        _, each = counted(Corpus(source), None, fraction=0.3)
+        held = {d for d in once if held_out(d, 0.3)}
+        assert {each[d] for d in held} == {1} and held
+        assert {each[d] for d in once if d not in held} == {
+            least,
+            *([3] if "0.3" in source else []),
+        }
+    for source in (f"0.3x {small} + 0.6x {small}", f"0.6x {small} + 0.3x {small}"):
+        _, each = counted(Corpus(source), None, fraction=0.3)
+        assert {each[d] for d in each if held_out(d, 0.3)} == {1}
+        assert {each[d] for d in each if not held_out(d, 0.3)} == {1, 2}
 
 
 def test_shares_and_alpha(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import key, permute
 from bert_jax.data.examples import build_examples
+from bert_jax.data.index import INDEX, Index
 from bert_jax.data.offsets import Offsets
-from bert_jax.data.records import _INDEX, Index, Rows
+from bert_jax.data.records import Rows
 from bert_jax.data.spans import Text, cut_sentence_pairs, cut_spans
 from bert_jax.data.stretches import cut_stretches, pack
 from bert_jax.data.units import Units
@@ -160,7 +161,7 @@ def test_an_index_may_be_mapped_from_its_files(corpus, form):
     """And is then not sent to another process, which maps it anew."""
     config = replace(tiny.DATA, format=form, packing=form != "segment-pair")
     rows, mapped = Rows(corpus.folder, "train"), Rows(corpus.folder, "train")
-    files = (corpus.folder / f"train-{name}.npy" for name in _INDEX)
+    files = (corpus.folder / f"train-{name}.npy" for name in INDEX)
     mapped.index = Index(*(np.load(file, mmap_mode="r") for file in files))
     numbers = np.arange(30)
     expected, found = (

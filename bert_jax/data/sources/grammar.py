@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bert_jax.data.sources.installed import INSTALLED_DOCS
 from bert_jax.data.sources.readers import READERS
-from bert_jax.data.sources.reading import COMPRESSED, regular_file
+from bert_jax.data.sources.reading import regular_file
+from bert_jax.data.sources.streams import COMPRESSED
 from bert_jax.errors import UserError
 
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
@@ -91,26 +92,37 @@ def _member(spec: str, rest: str, weight: float, share: bool) -> Member:
         raise UserError("corpus.source is empty; name a file, a dataset or installed-docs")
     if rest == INSTALLED_DOCS:
         return Member(spec, weight, share)
-    kind, column = "", "text"
+    kind, column, named = "", "text", None
     if not _is_there(rest):
         if match := _KIND.fullmatch(rest):
             kind, rest = match.groups()
-        if not _is_there(rest) and (match := _COLUMN.fullmatch(rest)):
-            rest, column = match.groups()
+        if not _is_there(rest) and (named := _COLUMN.fullmatch(rest)):
+            rest, column = named.groups()
     if "://" in rest:
         raise UserError(
-            f"{rest}: texts are read from this machine; copy them here first (gcloud storage cp)"
+            f"{rest}: texts are read from this machine; copy them here first (with curl -O, or "
+            f"gcloud storage cp)"
         )
     if kind == "tfds":
         match = _SPLIT.fullmatch(rest)
         dataset, split = match.groups() if match else (rest, "train")
         return Member(spec, weight, share, column, dataset=dataset, split=split)
-    files = [TextFile(regular_file(path), kind or _kind_of(path)) for path in _paths(rest)]
+    # A file is read once, whichever of the places name it, and by whatever path.
+    paths: dict[str, Path] = {}
+    for path in _paths(rest):
+        paths.setdefault(os.path.realpath(regular_file(path)), path)
+    files = [TextFile(path, kind or _kind_of(path)) for path in paths.values()]
+    if named and (plain := [file.path for file in files if file.kind == "text"]):
+        raise UserError(f"{plain[0]}@{column}: is plain text, without fields; leave out @{column}")
     return Member(spec, weight, share, column, tuple(files))
 
 
 def _paths(places: str) -> Iterator[Path]:
     for place in [places] if _is_there(places) else places.split(","):
+        if not place.strip():
+            raise UserError(f"corpus.source={places}: no name beside a comma; leave the comma out")
+        if not _is_there(place):
+            place = os.path.expanduser(place)
         if _is_there(place) or not re.search(r"[*?[]", place):
             yield Path(place)
             continue

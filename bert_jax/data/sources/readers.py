@@ -111,13 +111,11 @@ def parquet(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterator[
             kind = file.schema_arrow.field(column).type
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
-            if not any(
-                is_kind(kind)
-                for is_kind in (
-                    pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
-                    pa.types.is_large_binary,
-                )
-            ):  # fmt: skip
+            kinds = (
+                pa.string(), pa.large_string(), pa.string_view(),
+                pa.binary(), pa.large_binary(), pa.binary_view(),
+            )  # fmt: skip
+            if kind not in kinds:
                 raise UserError(f"{path}: column {column} holds {kind}, no text; name another")
             for batch in file.iter_batches(_BATCH, columns=[column]):
                 for raw in batch.column(0).cast(pa.large_binary()).to_pylist():

@@ -1,8 +1,6 @@
 """What all readers share: documents, files opened by their ending, and bytes that are no text."""
 
 import contextlib
-import gzip
-import io
 import lzma
 import stat
 import zlib
@@ -10,17 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import zstandard
 
+from bert_jax.data.sources.streams import opened
 from bert_jax.errors import UserError
 
 # A line is held in memory whole; a longer one is surely not text.
 MAX_LINE_BYTES = 1 << 24
 # A longer document is handed on in parts, so that a file without blank lines fits into memory.
 MAX_CHARACTERS = 1 << 22
-COMPRESSED = (".gz", ".xz", ".zst")
 
 
 class Document(NamedTuple):
@@ -63,6 +61,12 @@ class Cleaning:
             if self.invalid_utf8 == "skip":
                 return None
             text = raw.decode(codec, "replace")
+        if (nuls := text.count("\0")) > max(16, len(text) / 4):
+            place = where.replace("{byte}", str(offset + raw.index(b"\0")))
+            raise UserError(
+                f"{place}: {nuls} of {len(text)} characters are NULs, as in UTF-16; convert it "
+                f"first, for example with iconv -f UTF-16 -t UTF-8"
+            )
         return self.without_nul(text)
 
     def without_nul(self, text: str) -> str:
@@ -96,19 +100,6 @@ def lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    if path.suffix != ".zst":
-        openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
-        with openers.get(path.suffix, open)(path, "rb") as file:
-            yield file
-        return
-    with open(path, "rb") as packed:
-        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-        with io.BufferedReader(reader, 1 << 20) as file:  # type: ignore[type-var]
-            yield file
-
-
 def regular_file(path: Path) -> Path:
     """Only a regular file can be read twice: once for its hash, once for its text."""
     with reading(path):
@@ -131,11 +122,15 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: no such file; give a text file's path or 'installed-docs'"
         ) from None
-    except (
-        EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError,
-    ) as error:  # fmt: skip
-        raise UserError(f"{path}: damaged {path.suffix} file ({error}); fetch it again") from None
+    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        raise _damaged(path, error) from None
     except OSError as error:
+        if error.errno is None:  # of gzip and bz2, not of the disk
+            raise _damaged(path, error) from None
         raise UserError(
-            f"{path}: cannot be read ({error.strerror or error}); mend that or give another file"
+            f"{path}: cannot be read ({error.strerror}); mend that or give another file"
         ) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged {path.suffix} file ({error}); fetch it again")
