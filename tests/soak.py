@@ -67,9 +67,10 @@ def one(workdir, corpus, more, what, dice, attempt, seconds) -> None:
         while run.poll() is None and logged(workdir) < goal:
             time.sleep(0.02)
     victim = dice.randrange(4)
-    found = processes(run)
-    if victim in found:
-        os.kill(found[victim], what)
+    while victim not in processes(run):  # the launcher is about to start it
+        assert run.poll() is None, "the run ended by itself: give more --steps"
+        time.sleep(0.01)
+    os.kill(processes(run)[victim], what)
     begin = time.monotonic()
     status, said = ended(run, 60)
     took = time.monotonic() - begin
@@ -79,11 +80,17 @@ def one(workdir, corpus, more, what, dice, attempt, seconds) -> None:
         f"{attempt + 1}: {what.name} to process {victim} at step {logged(workdir)}; all had ended "
         f"{took:.1f} s later, status {status}; checkpoint {before} -> {now}", flush=True,
     )  # fmt: skip
-    assert status is not None and (status == 0 or now >= before), said
-    if what == signal.SIGTERM and status == 143:
-        assert not half, half
-        told = [line for line in said.splitlines() if "stopped after step" in line]
-        assert not told or all(f"stopped after step {now};" in line for line in told), said
+    assert now >= before, said
+    if what == signal.SIGKILL:
+        assert status not in (0, 143), said
+        return
+    assert status == 143 and not half, (half, said)
+    told = [line for line in said.splitlines() if "stopped after step" in line]
+    if told:  # all of them, after the last step that was done
+        assert len(told) == 4 and all(f"stopped after step {now};" in line for line in told), said
+        assert now >= logged(workdir), "a step that was done is not saved"
+    else:
+        assert "before the first step" in said and now == before, said
 
 
 def saved(workdir: Path) -> int:
