@@ -55,7 +55,7 @@ class Link:
         self.read += data
         *lines, rest = bytes(self.read).split(b"\n")
         self.read = bytearray(rest)
-        if not data or len(rest) > _LONGEST_LINE:
+        if not (data or lines) or len(rest) > _LONGEST_LINE:
             return None
         with suppress(ValueError):
             messages = [json.loads(line) for line in lines]
@@ -208,11 +208,14 @@ def _join(host: str, port: int, processes: int, process: int, timeout_seconds: f
     # Process 0 may have begun to wait just now, and tells how it ended.
     link.connection.settimeout(timeout_seconds + 10)
     while (messages := link.receive()) is not None:
-        for message in messages:
+        for number, message in enumerate(messages, 1):
             if "error" in message:
                 raise UserError(str(message["error"]))
             if "go" in message:
                 link.connection.settimeout(None)
+                # Process 0 may have ended already, and said so.
+                early = [f"{json.dumps(message)}\n".encode() for message in messages[number:]]
+                link.read = bytearray(b"".join(early) + link.read)
                 return link
     raise UserError(
         f"{host}:{port} answers, but does not wait for process {process}: process 0 has ended, its "
