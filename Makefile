@@ -19,8 +19,8 @@ demo: .venv/installed
 		"This function returns the [MASK] of the array."
 
 test: .venv/installed-dev lint
-	$(BIN)/python -m pytest -n 2
-	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(BIN)/python -m pytest -n 2 -m tree_mode
+	$(BIN)/python -m pytest -n 3 --dist worksteal
+	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(BIN)/python -m pytest -n 2 --dist worksteal -m tree_mode
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 compiled programs are kept between runs."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 install_import_hook("bert_jax", "beartype.beartype")  # for all that is imported from here on
 
 from tests import tiny  # noqa: E402
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs
+# that they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):

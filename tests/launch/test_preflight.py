@@ -73,7 +73,7 @@ def test_it_says_what_a_run_needs():
 def test_out_of_memory_is_an_answer():
     done = preflight(
         "--config=configs/bert.py:tiny", *SMALL, "--topology=v5e:2x2", "--no-search",
-        "--config.data.batch_size=16777216", status=3,
+        "--config.data.batch_size=1048576", status=3,
     )  # fmt: skip
     assert "DOES NOT FIT" in done.stdout and "remat=full" in done.stdout
     assert "GiB are needed, 15.75 GiB can be used" in done.stdout
