@@ -1,6 +1,6 @@
 """As much of gcloud as launch.tpu calls: queued resources as files below $FAKE_TPU, and hosts as
 folders there. What is copied to a host is copied into its folder, and what it is to execute goes to
-a shell, as ssh would have it. Every call is noted in `calls`."""
+a shell, as ssh would have it. Every call is noted in `calls`; where `refused` is, no pod is had."""
 
 import hashlib
 import json
@@ -49,7 +49,8 @@ elif (group, verb) == ("queued-resources", "list"):
     if now := state(name):
         print(now)
     if now == "WAITING_FOR_RESOURCES":
-        (ROOT / "queued" / name).write_text("ACTIVE")
+        refused = (ROOT / "refused").exists()
+        (ROOT / "queued" / name).write_text("FAILED" if refused else "ACTIVE")
     if now == "SUSPENDING":
         (ROOT / "queued" / name).write_text("SUSPENDED")
 elif (group, verb) == ("queued-resources", "delete"):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -168,13 +167,9 @@ def test_the_steps_by_themselves(cloud):
 
 def test_one_that_is_refused_is_told(cloud):
     cloud.program("")
-    cloud.queued.parent.mkdir()
-    run = cloud.begin("create")
-    while not cloud.queued.exists():
-        time.sleep(0.01)
-    cloud.queued.write_text("FAILED")
-    errors = run.communicate(timeout=30)[1]
-    assert run.returncode == 2 and "FAILED before it was ACTIVE; see quota" in errors
+    (cloud.folder / "refused").touch()
+    done = cloud.launch("create")
+    assert done.returncode == 2 and "FAILED before it was ACTIVE; see quota" in done.stderr
 
 
 def test_what_is_not_committed_stays(cloud):
