@@ -56,9 +56,10 @@ def processes(run):
     return found
 
 
-def until_logged(workdir, step):
+def until_logged(run, workdir, step):
     limit = time.monotonic() + 300
     while not any(record["step"] >= step for record in read_metrics(workdir)):
+        assert run.poll() is None, run.communicate()[0]
         assert time.monotonic() < limit, "the run does not get on"
         time.sleep(0.02)
 
@@ -99,7 +100,7 @@ def test_stopped_and_killed_it_ends_with_the_same_numbers(corpus, tmp_path, unin
     assert "eval_loss" not in read_metrics(workdir)[-1]
 
     run = four(workdir, corpus)
-    until_logged(workdir, 14)
+    until_logged(run, workdir, 14)
     os.kill(processes(run)[2], signal.SIGTERM)
     status, said = ended(run, 60)
     assert status == 143, said
@@ -108,7 +109,7 @@ def test_stopped_and_killed_it_ends_with_the_same_numbers(corpus, tmp_path, unin
     assert said.count(f"stopped after step {saved};") == 4, said
 
     run = four(workdir, corpus)
-    until_logged(workdir, min(saved + 5, STEPS - 1))
+    until_logged(run, workdir, min(saved + 5, STEPS - 1))
     victim = random.Random(0).randrange(4)
     os.kill(processes(run)[victim], signal.SIGKILL)
     status, said = ended(run, 60)

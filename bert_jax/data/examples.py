@@ -198,7 +198,10 @@ class SentencePairs:
         wanted = np.where(full, np.maximum(rooms - a.sizes, 1), b.sizes)
         if self._single:  # the unit that the first token is of
             wanted, full = np.ones_like(wanted), np.ones_like(full)
-        b = self._other_documents(rows, wanted, full, keys).where(is_random, b)
+        (drawn,) = np.nonzero(is_random)
+        others = self._other_documents(rows[drawn], wanted[drawn], full[drawn], keys[drawn])
+        b = Ranges(b.starts.copy(), b.sizes.copy())
+        b.starts[drawn], b.sizes[drawn] = others
         weights = np.ones(len(keys), np.float32)
         return a, b, {"nsp_labels": is_random.astype(np.int32), "nsp_weights": weights}
 
@@ -212,18 +215,18 @@ class SentencePairs:
         A document (its row) that is too short for that is drawn again, _ATTEMPTS times.
         """
         draw, units, index = key(keys, Purpose.OTHER_DOCUMENT), self._units, self._text.index
-        others = integers(draw, len(self._spans))
-        mine, attempt = index.document_of(rows), 0
-        while True:
-            found, starts, ends = self._spans.at(others, units)
-            row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
-            wrong = index.document_of(found) == mine
+        others, mine = integers(draw, len(self._spans)), index.document_of(rows)
+        wrong, attempt = np.arange(len(rows)), 0
+        while len(wrong):  # in the end none: there are at least two documents
+            found, _, _ = self._spans.at(others[wrong], units)
+            again = index.document_of(found) == mine[wrong]
             if attempt < _ATTEMPTS:
-                wrong |= units[row_ends] - units[row_begins] < wanted
-            if not wrong.any():  # in the end: there are at least two documents
-                break
-            attempt += 1
-            others = np.where(wrong, integers(draw, len(self._spans), counter=attempt), others)
+                row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
+                again |= units[row_ends] - units[row_begins] < wanted[wrong]
+            wrong, attempt = wrong[again], attempt + 1
+            others[wrong] = integers(draw[wrong], len(self._spans), counter=attempt)
+        found, starts, ends = self._spans.at(others, units)
+        row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
         starts = starts + integers(key(draw, others), ends - starts)
         latest = units.first_from(np.maximum(units[row_ends] - wanted, 0) + 1) - 1
         starts = np.minimum(starts, np.maximum(latest, row_begins))

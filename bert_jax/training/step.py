@@ -154,7 +154,7 @@ def make_train_step(
         # The weights are of the whole batch, so that parts of unequal weight count as they
         # should. No parameter decides them: the compiler drops the model that this calls.
         _, losses = loss_of(parameters, batch, key)
-        weights = {name: weight for name, (_, weight) in losses.terms.items()}
+        weights = weights_of(losses)
         parts = {name: _parts(values, accumulation) for name, values in batch.items()}
 
         def add(sums, part):
@@ -213,7 +213,7 @@ def make_eval_step(
 def total(objective: Objective, losses: Losses, weights: Weights | None = None) -> Float[Array, ""]:
     """Σ coefficient · sum / weight: the one place where a loss is divided. `weights`: those of
     the terms of a whole batch, where the losses are of a part of it."""
-    weights = weights or {name: weight for name, (_, weight) in losses.terms.items()}
+    weights = weights or weights_of(losses)
     return sum(
         (
             c * ratio(losses.terms[name][0], weights[name])
@@ -223,10 +223,14 @@ def total(objective: Objective, losses: Losses, weights: Weights | None = None) 
     )
 
 
+def weights_of(losses: Losses) -> Weights:
+    return {name: weight for name, (_, weight) in losses.terms.items()}
+
+
 def averages(losses: Losses) -> Metrics:
     """Each term's loss with the weight behind it, and each metric, as means."""
     terms = {f"{name}_loss": ratio(*pair) for name, pair in losses.terms.items()}
-    weights = {f"{name}_weight": weight for name, (_, weight) in losses.terms.items()}
+    weights = {f"{name}_weight": weight for name, weight in weights_of(losses).items()}
     return terms | weights | {name: ratio(*pair) for name, pair in losses.metrics.items()}
 
 
