@@ -6,6 +6,7 @@ generator to carry, save or restore. The mixing is SplitMix64 (Steele, Lea and F
 promises no such thing for its own generators (NEP 19).
 """
 
+import math
 from enum import IntEnum, auto
 
 import numpy as np
@@ -17,6 +18,7 @@ Keys = np.ndarray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
+_ROUNDS = 6  # of permute: an even number
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
@@ -39,19 +41,19 @@ class Purpose(IntEnum):
 
 def key(*parts: int | np.ndarray) -> Keys:
     """A key from integers or integer arrays (broadcast together), order and length mattering."""
-    mixed: np.ndarray = np.zeros((), np.uint64)
+    mixed: np.ndarray = np.zeros(1, np.uint64)
     for part in parts:
-        with np.errstate(over="ignore"):
-            mixed = _mix(mixed + _GOLDEN) ^ np.asarray(part).astype(np.uint64)
-    return _mix(mixed)
+        mixed = _mix(mixed + _GOLDEN) ^ np.asarray(part).astype(np.uint64)
+    return _mix(mixed).reshape(np.broadcast_shapes(*map(np.shape, parts)))
 
 
 def bits(keys: Keys, counter: int | np.ndarray = 0) -> Keys:
     """64 random bits for each key and counter, broadcast together."""
-    with np.errstate(over="ignore"):
-        return np.asarray(
-            _mix(keys + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-        )
+    # Of one axis at the least: NumPy warns of single numbers that wrap around, not of arrays.
+    counters = np.atleast_1d(counter).astype(np.uint64)
+    counters += np.uint64(1)
+    counters *= _GOLDEN
+    return _mix(keys + counters).reshape(np.broadcast_shapes(np.shape(keys), np.shape(counter)))
 
 
 def uniform(keys: Keys, counter: int | np.ndarray = 0) -> np.ndarray:
@@ -81,47 +83,34 @@ def _high_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(high)
 
 
-def permute(index: np.ndarray, size: int | np.ndarray, keys: Keys, rounds: int = 6) -> np.ndarray:
+def permute(index: np.ndarray, size: int, keys: Keys) -> np.ndarray:
     """Where a keyed random permutation of range(size) sends each index, without writing it down.
 
-    A balanced Feistel network (Black and Rogaway 2002, cycle walking): a number that falls
-    outside range(size) is sent on until it is inside. Memory does not grow with `size`.
+    A Feistel network over a · b numbers, few more than `size` (the generalized one of Black and
+    Rogaway 2002), with cycle walking: a number that falls outside range(size) is sent on until it
+    is inside. Memory does not grow with `size`.
     """
-    half = np.uint64(max(1, (int(np.max(size)) - 1).bit_length() + 1 >> 1))
-    low = (np.uint64(1) << half) - np.uint64(1)
-    index, limit, keys = np.broadcast_arrays(
-        np.asarray(index).astype(np.uint64), np.asarray(size).astype(np.uint64), keys
-    )
-    value, limit, keys = index.ravel().copy(), limit.ravel(), keys.ravel()
+    across = math.isqrt(size) + 1  # a; both are under 2³²
+    sides = np.uint64(across), np.uint64(-(-size // across))
+    index, keys = np.broadcast_arrays(np.asarray(index).astype(np.uint64), keys)
+    value, keys = index.ravel().copy(), keys.ravel()
     outside = np.arange(len(value))
     while len(outside):
-        left, right = value[outside] >> half, value[outside] & low
+        right, left = np.divmod(value[outside], sides[0])
         mine = keys[outside]
-        for number in range(rounds):
-            # bits(mine, right · rounds + number), written out: this is done over and over.
-            mixed = right * np.uint64(rounds)
-            mixed += np.uint64(number + 1)
-            mixed *= _GOLDEN
-            mixed += mine
-            left, right = right, left ^ (_mix_array(mixed) & low)
-        value[outside] = walked = (left << half) | right
-        outside = outside[walked >= limit[outside]]
+        for number in range(_ROUNDS):
+            random = bits(mine, right * np.uint64(_ROUNDS) + np.uint64(number)) >> np.uint64(1)
+            left, right = right, (left + random) % sides[number % 2]
+        value[outside] = walked = right * sides[0] + left
+        outside = outside[walked >= size]
     return value.astype(np.int64).reshape(index.shape)
 
 
-def _mix_array(z: UInt64[np.ndarray, "n"]) -> UInt64[np.ndarray, "n"]:
-    """_mix in place, of arrays, whose products wrap around without a warning."""
+def _mix(z: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+    """In place, of arrays that nobody else holds; their products wrap around."""
     z ^= z >> np.uint64(30)
     z *= _FIRST
     z ^= z >> np.uint64(27)
     z *= _SECOND
     z ^= z >> np.uint64(31)
     return z
-
-
-def _mix(numbers: np.ndarray | np.uint64) -> np.ndarray:
-    z = np.asarray(numbers)
-    with np.errstate(over="ignore"):
-        z = (z ^ (z >> np.uint64(30))) * _FIRST
-        z = (z ^ (z >> np.uint64(27))) * _SECOND
-        return np.asarray(z ^ (z >> np.uint64(31)))

@@ -68,7 +68,8 @@ def build_examples(
     return SentencePairs(rows, vocabulary, config, types, short)
 
 
-_ATTEMPTS = 16  # to find a document that is long enough
+_ATTEMPTS = 16  # to find a document that is long enough,
+_AT_ONCE = 4  # of which so many are drawn together
 
 
 class Ranges(NamedTuple):
@@ -182,8 +183,8 @@ class SentencePairs:
         """A and the true B: cut after a unit. A single one is cut inside or, where a random B
         will come, is A as a whole."""
         draw, units = key(keys, Purpose.SPLIT), self._units
-        first, end = units[starts], units[ends]
-        middle = units[starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))]
+        middles = starts + 1 + integers(draw, np.maximum(ends - starts - 1, 1))
+        first, middle, end = units[np.stack([starts, middles, ends])]
         if self._cut_inside:
             inside = first + 1 + integers(draw, np.maximum(end - first - 1, 1))
             middle = np.where(ends - starts == 1, inside, middle)
@@ -215,27 +216,32 @@ class SentencePairs:
         A document (its row) that is too short for that is drawn again, _ATTEMPTS times.
         """
         draw, units, index = key(keys, Purpose.OTHER_DOCUMENT), self._units, self._text.index
-        others, mine = integers(draw, len(self._spans)), index.document_of(rows)
+        mine = index.document_of(rows)
+        others = np.zeros_like(rows)
         wrong, attempt = np.arange(len(rows)), 0
         while len(wrong):  # in the end none: there are at least two documents
-            found, _, _ = self._spans.at(others[wrong], units)
-            again = index.document_of(found) == mine[wrong]
+            counter = attempt + np.arange(_AT_ONCE)
+            drawn = integers(draw[wrong, None], len(self._spans), counter)
+            found, *_ = self._spans.at(drawn, units)
+            right = index.document_of(found) != mine[wrong, None]
             if attempt < _ATTEMPTS:
-                row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
-                again |= units[row_ends] - units[row_begins] < wanted[wrong]
-            wrong, attempt = wrong[again], attempt + 1
-            others[wrong] = integers(draw[wrong], len(self._spans), counter=attempt)
+                begins, ends = index.sentences[index.rows[np.stack([found, found + 1])]]
+                right &= ends - begins >= wanted[wrong, None]
+            others[wrong] = drawn[np.arange(len(wrong)), np.argmax(right, axis=1)]
+            wrong, attempt = wrong[~right.any(axis=1)], attempt + _AT_ONCE
         found, starts, ends = self._spans.at(others, units)
-        row_begins, row_ends = units.of_sentence(index.rows[found]), units.row_ends(found)
+        borders = index.rows[np.stack([found, found + 1])]
+        row_begins, row_ends = units.of_sentence(borders)
+        last = index.sentences[borders[1]] - wanted
         starts = starts + integers(key(draw, others), ends - starts)
-        latest = units.first_from(np.maximum(units[row_ends] - wanted, 0) + 1) - 1
+        latest = units.first_from(np.maximum(last, 0) + 1) - 1
         starts = np.minimum(starts, np.maximum(latest, row_begins))
         begins = units[starts]
         ends = np.minimum(units.first_from(begins + wanted), row_ends)
         fewer = np.maximum(ends - 1, starts + 1)
-        nearer = 2 * (begins + wanted) < units[ends] + units[fewer]
-        ends = np.where(nearer & ~full, fewer, ends)
-        return Ranges(begins, units[ends] - begins)
+        far, near = units[np.stack([ends, fewer])]
+        nearer = 2 * (begins + wanted) < far + near
+        return Ranges(begins, np.where(nearer & ~full, near, far) - begins)
 
     def _sentence_order(
         self, keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray

@@ -46,7 +46,7 @@ class Index:
     def _documents(self) -> Offsets:
         return Offsets(self.begins)
 
-    def document_of(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    def document_of(self, rows: Int[np.ndarray, "*n"]) -> Int[np.ndarray, "*n"]:
         """Numbers of the documents, from 1."""
         return self._documents[rows + 1]
 

@@ -40,32 +40,32 @@ class Offsets:
     def nbytes(self) -> int:
         return self.lengths.nbytes + self._kept.nbytes
 
-    def __getitem__(self, numbers: Integer[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def __getitem__(self, numbers: Integer[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         """The offsets of pieces, 0 to len(self)."""
         block, rest = np.divmod(numbers, _STEP)
-        before = self._lengths(block) * (self._columns < rest[:, None])
-        return self._kept[block] + np.sum(before, axis=1, dtype=np.int64)
+        before = self._lengths(block) * (self._columns < rest[..., None])
+        return self._kept[block] + np.sum(before, axis=-1, dtype=np.int64)
 
-    def first_from(self, offsets: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def first_from(self, offsets: Int[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         """The first number whose offset is at least this; len(self) where there is none."""
         block = np.maximum(np.searchsorted(self._kept, offsets) - 1, 0)
         rest = offsets - self._kept[block]
-        ends = np.cumsum(self._lengths(block), axis=1, dtype=np.int64)
-        below = np.count_nonzero(ends < rest[:, None], axis=1) + (rest > 0)
+        ends = np.cumsum(self._lengths(block), axis=-1, dtype=np.int64)
+        below = np.count_nonzero(ends < rest[..., None], axis=-1) + (rest > 0)
         return np.minimum(block * _STEP + below, len(self))
 
-    def piece_at(self, offsets: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def piece_at(self, offsets: Int[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         """The number of the piece that the unit at this offset is of."""
         block = np.searchsorted(self._kept, offsets, side="right") - 1
-        ends = np.cumsum(self._lengths(block), axis=1, dtype=np.int64)
+        ends = np.cumsum(self._lengths(block), axis=-1, dtype=np.int64)
         rest = offsets - self._kept[block]
-        return block * _STEP + np.count_nonzero(ends <= rest[:, None], axis=1)
+        return block * _STEP + np.count_nonzero(ends <= rest[..., None], axis=-1)
 
-    def _lengths(self, block: Int[np.ndarray, "k"]) -> Integer[np.ndarray, "k step"]:
+    def _lengths(self, block: Int[np.ndarray, "*k"]) -> Integer[np.ndarray, "*k step"]:
         """Of the pieces of each block; what is beyond the last is 0 long."""
         beyond = block >= len(self._blocks)
         if not beyond.any():
             return self._blocks[block]
-        found = np.tile(self._tail, (len(block), 1))
-        found[~beyond] = self._blocks[block[~beyond]]
+        found = np.empty((*block.shape, _STEP), self.lengths.dtype)
+        found[beyond], found[~beyond] = self._tail, self._blocks[block[~beyond]]
         return found

@@ -78,8 +78,8 @@ class Spans:
         return len(self.starts)
 
     def at(
-        self, examples: Int[np.ndarray, "B"], units: Units
-    ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+        self, examples: Int[np.ndarray, "*B"], units: Units
+    ) -> tuple[Int[np.ndarray, "*B"], Int[np.ndarray, "*B"], Int[np.ndarray, "*B"]]:
         """Row, first and last-plus-one unit of each example."""
         starts = self.starts[examples]
         rows = units.row_of(starts)

@@ -20,33 +20,33 @@ class Units:
 
     def __init__(self, rows: Rows, room: int):
         self._rows = rows  # pickles as its path
-        lengths, cut, pieces = self.index.sentence_lengths, [], []
+        lengths = self.index.sentence_lengths
+        # Before all that are cut stands a sentence −1, of the single unit −1.
+        cut, pieces = [np.full(1, -1)], [np.ones(1, np.int64)]
         for begin in range(0, len(lengths), _BLOCK):
             (long,) = np.nonzero(lengths[begin : begin + _BLOCK] > room // 2)
             cut.append(begin + long)
             pieces.append(-(-lengths[begin + long].astype(np.int64) // (room // 2)))
-        self._cut = np.concatenate([np.empty(0, np.int64), *cut])
-        # How many units there are more than sentences, before each that is cut and after all.
-        self._more = np.cumsum(np.concatenate([[0], *pieces]).astype(np.int64))
-        self._more[1:] -= np.arange(1, len(self._more))
-        self._firsts = self._cut + self._more[:-1]  # units that they begin with
+        self._cut, self._pieces = np.concatenate(cut), np.concatenate(pieces)
+        # Units that they begin with: each before is more units than its one sentence.
+        self._firsts = self._cut + np.cumsum(self._pieces - 1) - (self._pieces - 1)
 
     @property
     def index(self) -> Index:
         return self._rows.index
 
     def __len__(self) -> int:
-        return len(self.index.sentence_lengths) + int(self._more[-1])
+        return int(self.of_sentence(np.array([len(self.index.sentence_lengths)]))[0])
 
     @property
     def cut_sentences(self) -> int:
-        return len(self._cut)
+        return len(self._cut) - 1
 
-    def __getitem__(self, units: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def __getitem__(self, units: Int[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         """The first token of each; of len(self) where the last one ends."""
         sentences, piece, pieces = self._locate(units)
         found = self.index.sentences[sentences]
-        (inner,) = np.nonzero(piece)
+        inner = piece > 0
         lengths = self.index.sentence_lengths[sentences[inner]].astype(np.int64)
         found[inner] += piece[inner] * lengths // pieces[inner]
         return found
@@ -56,23 +56,24 @@ class Units:
         sentences = self.index.sentences.first_from(tokens)
         found = self.of_sentence(sentences)
         # It may be a piece of the sentence before.
-        place = np.searchsorted(self._cut, sentences - 1)
-        (maybe,) = np.nonzero(np.append(self._cut, -2)[place] == sentences - 1)
+        place = np.searchsorted(self._cut, sentences) - 1
+        (maybe,) = np.nonzero((place > 0) & (self._cut[place] == sentences - 1))
         before, place = sentences[maybe] - 1, place[maybe]
-        pieces = self._more[place + 1] - self._more[place] + 1
         inside = tokens[maybe] - self.index.sentences[before]
         lengths = self.index.sentence_lengths[before].astype(np.int64)
+        pieces = self._pieces[place]
         found[maybe] = self._firsts[place] + np.minimum(-(-inside * pieces // lengths), pieces)
         return found
 
-    def of_sentence(self, sentences: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def of_sentence(self, sentences: Int[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         """The unit that each sentence begins with."""
-        return sentences + self._more[np.searchsorted(self._cut, sentences)]
+        place = np.searchsorted(self._cut, sentences) - 1  # the last before it that is cut
+        return sentences - self._cut[place] + self._firsts[place] + self._pieces[place] - 1
 
-    def row_of(self, units: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def row_of(self, units: Int[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         return self.index.rows.piece_at(self._locate(units)[0])
 
-    def row_ends(self, rows: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+    def row_ends(self, rows: Int[np.ndarray, "*k"]) -> Int[np.ndarray, "*k"]:
         """The unit after each row's last."""
         return self.of_sentence(self.index.rows[rows + 1])
 
@@ -83,7 +84,7 @@ class Units:
         tokens = np.concatenate([[0], np.cumsum(lengths)])
         first, last = np.searchsorted(self._cut, [begin, end])
         counts = np.ones(len(lengths) + 1, np.int64)
-        counts[self._cut[first:last] - begin] += np.diff(self._more[first : last + 1])
+        counts[self._cut[first:last] - begin] = self._pieces[first:last]
         units = np.concatenate([[0], np.cumsum(counts[:-1])])
         if first == last:
             return tokens, units
@@ -93,21 +94,11 @@ class Units:
         return tokens[owner] + inner, units
 
     def _locate(
-        self, units: Int[np.ndarray, "k"]
-    ) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Int[np.ndarray, "k"]]:
-        """The sentence of each, which piece of it, and of how many."""
-        place = np.searchsorted(self._firsts, units, side="right")  # of the next that is cut
-        sentences, one = units - self._more[place], np.ones_like(units)
-        if not len(self._cut):
-            return sentences, one - 1, one
-        before = np.maximum(place - 1, 0)
-        number, pieces = (
-            units - self._firsts[before],
-            self._more[before + 1] - self._more[before] + 1,
-        )
-        inside = (place > 0) & (number < pieces)
-        return (
-            np.where(inside, self._cut[before], sentences),
-            np.where(inside, number, 0),
-            np.where(inside, pieces, 1),
-        )
+        self, units: Int[np.ndarray, "*k"]
+    ) -> tuple[Int[np.ndarray, "*k"], Int[np.ndarray, "*k"], Int[np.ndarray, "*k"]]:
+        """The sentence of each, which piece of it (0: its first, or all of it), and of how many
+        where it is another."""
+        place = np.searchsorted(self._firsts, units, side="right") - 1  # the last that is cut
+        number, pieces = units - self._firsts[place], self._pieces[place]
+        sentences = self._cut[place] + np.maximum(number - pieces + 1, 0)
+        return sentences, number * (number < pieces), pieces

@@ -12,7 +12,7 @@ def test_values_never_change():
     numbers."""
     assert draws.key(0) == 5197578548964807871
     assert draws.bits(draws.key(1, 2, 3), 4) == 17278860307113325253
-    assert list(draws.permute(np.arange(8), 8, draws.key(5))) == [2, 1, 6, 5, 4, 0, 3, 7]
+    assert list(draws.permute(np.arange(8), 8, draws.key(5))) == [5, 6, 4, 0, 1, 3, 2, 7]
 
 
 def test_uniform():
@@ -62,6 +62,16 @@ def test_permute_is_a_permutation(size):
         assert abs(stats.spearmanr(np.arange(size), first).statistic) < 0.3
 
 
+@pytest.mark.parametrize("size", [5, 10, 100])
+def test_permute_sends_an_index_to_each_place_as_often(size):
+    keys = draws.key(np.arange(200 * size))[:, None]
+    found = draws.permute(np.arange(size) + np.zeros_like(keys, int), size, keys)
+    counts = [np.bincount(places, minlength=size) for places in found.T[:: size // 5]]
+    assert all(stats.chisquare(count).pvalue > 1e-4 for count in counts)
+    neighbours = found[:, 1:] - found[:, :-1] == 1  # 1/size of them
+    assert abs(neighbours.mean() * size - 1) < 0.2
+
+
 def test_permute_takes_a_key_for_each_index():
     """A batch that spans two epochs has two orders in it."""
     index = np.array([8, 9, 0, 1])
@@ -74,3 +84,5 @@ def test_permute_takes_a_key_for_each_index():
 def test_permute_needs_no_memory_for_a_billion():
     found = draws.permute(np.arange(1000), 10**9, draws.key(0))
     assert len(set(found.tolist())) == 1000 and found.max() < 10**9
+    largest = draws.permute(np.array([0, 2**63 - 1]), 2**63, draws.key(1))
+    assert largest.min() >= 0 and largest[0] != largest[1]
