@@ -11,6 +11,9 @@ from pathlib import Path
 
 # libtpu is here to compile alone; the programs that tests start inherit this.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiled without LLVM's optimisation: most of the time of these tests is compilation. The numbers
+# are those of the same operations in the same order.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
