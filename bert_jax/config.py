@@ -188,15 +188,16 @@ def nearest(name: str, names: list[str]) -> str:
     """'did you mean ...?' for one of the names that is near, else those of the same part."""
     part, _, field = name.rpartition(".")
     same = {other.rpartition(".")[2]: other for other in names if other.rpartition(".")[0] == part}
+    tops = sorted({other.partition(".")[0] for other in names})
     if not part:
-        same |= {top: top for other in names if (top := other.partition(".")[0])}
+        same = {top: top for top in tops}
     if close := difflib.get_close_matches(field, same, n=1):
         return f"did you mean {same[close[0]]}?"
     if moved := [other for other in names if other.endswith(f".{field}")]:
         return f"did you mean {moved[0]}?"
     if close := [] if same else difflib.get_close_matches(name, names, n=1):
         return f"did you mean {close[0]}?"
-    return f"there are {', '.join(same or sorted({other.partition('.')[0] for other in names}))}"
+    return f"there are {', '.join(same or tops)}"
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:

@@ -34,12 +34,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Mistake(f"{message}; see {self.prog} --help")
 
-    def split(self, words: Sequence[str], needed: bool) -> tuple[argparse.Namespace, list[str]]:
-        """Options, and the command behind `--`. Raises Mistake where one is `needed` and none is
-        there, or a word of it cannot be an argument of a process."""
+    def split(
+        self,
+        words: Sequence[str],
+        needed: Callable[[argparse.Namespace], bool] = lambda options: True,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Options, and the command behind `--`. Raises Mistake where one is `needed` by the
+        options and none is there, or a word of it cannot be an argument of a process."""
         at = words.index("--") if "--" in words else len(words)
         options, command = self.parse_args(words[:at]), list(words[at + 1 :])
-        if needed and not command:
+        if needed(options) and not command:
             self.error("the command to start is missing: give it behind --")
         if any("\0" in word for word in command):
             self.error("a word of the command holds a NUL, which no argument can")

@@ -197,7 +197,7 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--apply", action="store_true", help="give it to kubectl")
     parser.add_argument("--dry-run", action="store_true", help="print, whatever else is said")
-    return parser.split(words, needed=True)
+    return parser.split(words)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def _parse(words: list[str]) -> tuple:
     parser.add_argument("--retries", type=at_least(0), default=0, help="after status 143 (0)")
     parser.add_argument("--grace", type=at_least(1), default=30, help="seconds (30)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
-    return parser.split(words, needed=True)
+    return parser.split(words)
 
 
 if __name__ == "__main__":

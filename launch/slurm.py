@@ -120,7 +120,7 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.add_argument(f"--{name}", help="as sbatch has it")
     parser.add_argument("--constraint", help="as sbatch has it")
     parser.add_argument("--dry-run", action="store_true", help="print the script alone")
-    return parser.split(words, needed=True)
+    return parser.split(words)
 
 
 if __name__ == "__main__":

@@ -309,9 +309,7 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--keep", action="store_true", help="do not delete the TPU at the end")
     parser.add_argument("--poll", type=at_least(0), default=30, help="seconds (30)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
-    options, command = parser.split(words, needed=False)
-    if not command and options.verb in _STARTS:
-        parser.error(f"{options.verb}: the command to start is missing: give it behind --")
+    options, command = parser.split(words, needed=lambda options: options.verb in _STARTS)
     if command and options.verb not in _STARTS:
         raise Mistake(f"{options.verb} takes no command behind --")
     return options, command
