@@ -23,13 +23,19 @@ from bert_jax.errors import UserError
 from tests import tiny
 from tests.data.test_tokenizers import ODD, ROBERTA, train
 
-KINDS = ["wordpiece", "sentencepiece", "bpe", "unigram"]
+KINDS = ["wordpiece", "sentencepiece", "bpe", "bpe as released", "unigram"]
 BINARY = LabelSet.given(["no", "yes"])
 
 
 @functools.cache
 def tokenizer_of(kind):
-    """Unigram: SentencePiece's model as a tokenizer.json, as ALBERT and XLM-R come."""
+    """Unigram: SentencePiece's model as a tokenizer.json, as ALBERT and XLM-R come. As RoBERTa was
+    released, a first word has no space before it, and so other tokens than inside a sentence."""
+    if kind == "bpe as released":
+        content = train("bpe", ROBERTA).to_json()
+        return FastTokenizer(
+            json.loads(content.replace('"add_prefix_space": true', '"add_prefix_space": false'))
+        )
     if kind == "unigram":
         return FastTokenizer(json.loads(train("sentencepiece").to_json()))
     return train(kind, ROBERTA) if kind == "bpe" else train(kind)
