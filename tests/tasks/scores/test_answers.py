@@ -217,7 +217,7 @@ def test_what_cannot_be_scored():
     with pytest.raises(UserError, match="question q1: no answer, as SQuAD 2.0"):
         squad_1({"q1": []}, {"q1": ""})
     predicted = dict.fromkeys(given, "red")
-    for doubts in ({"q1": 1.0, "q3": 1.0}, {"q1": 1.0, "q2": float("nan"), "q3": float("inf")}):
+    for doubts in ({"q1": 1.0, "q3": 1.0}, {"q1": 1.0, "q2": float("inf"), "q3": 1.0}):
         with pytest.raises(UserError, match="question q2: no finite number"):
             squad_2(given, predicted, doubts)
     with pytest.raises(ValueError, match="a threshold needs no_answer"):
