@@ -2,15 +2,9 @@
 
 import io
 
-import matplotlib
-
-matplotlib.use("Agg")  # before pyplot: no display is needed
-
-from matplotlib import pyplot  # noqa: E402
-
-from bert_jax.files import write_whole  # noqa: E402
-from bert_jax.store import Folder  # noqa: E402
-from bert_jax.training.metrics import read_metrics  # noqa: E402
+from bert_jax.files import write_whole
+from bert_jax.store import Folder
+from bert_jax.training.metrics import read_metrics
 
 FILE = "curve.png"
 
@@ -18,13 +12,14 @@ FILE = "curve.png"
 def draw_curve(workdir: Folder, title: str) -> Folder:
     """Each term's training and held-out loss against the step, from metrics.jsonl, and the loss of
     predictors that read no context, as lines. Returns the PNG's path."""
+    from matplotlib.figure import Figure  # half a second, once a run at most
+
     records = read_metrics(workdir)
     terms = sorted(
         name for name in records[-1] if name.endswith("_loss") and not name.startswith("eval_")
     )
-    figure, axes = pyplot.subplots(
-        1, len(terms), figsize=(6 * len(terms), 4), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(6 * len(terms), 4), layout="constrained")  # needs no display
+    axes = figure.subplots(1, len(terms), squeeze=False)
     for axis, term in zip(axes[0], terms, strict=True):
         for name, style in ((term, {"alpha": 0.5}), (f"eval_{term}", {"marker": "o"})):
             points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
@@ -45,5 +40,4 @@ def draw_curve(workdir: Folder, title: str) -> Folder:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format="png")
     write_whole(workdir / FILE, picture.getvalue())
-    pyplot.close(figure)
     return workdir / FILE

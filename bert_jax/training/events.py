@@ -4,8 +4,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import tensorboardX
-
 from bert_jax.files import write_whole
 from bert_jax.store import Folder
 
@@ -17,6 +15,8 @@ class Events:
     written on this machine, and copied there at every `sync`."""
 
     def __init__(self, workdir: Folder):
+        import tensorboardX  # a second, with all of a cloud's libraries, and one process writes
+
         self._there = workdir / FOLDER
         if isinstance(self._there, Path):
             self._here = self._there
