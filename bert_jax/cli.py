@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax import leave_early
-from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
+from bert_jax.config import RunConfig, built, flat, nearest, to_mapping
 from bert_jax.errors import Preempted, UserError, one_line
 from bert_jax.objectives import REPLACED_TERMS, TERMS
 from bert_jax.store import failed
@@ -120,9 +120,14 @@ def _pass_over_libtpu() -> None:
 
 def run_config() -> RunConfig:
     """The config that --config and its overrides describe."""
+    return read_config(RunConfig)
+
+
+def read_config[Config](kind: type[Config]) -> Config:
+    """As `run_config`, of another kind of program."""
     if flags.FLAGS.config is None:
-        raise UserError("--config is missing: name one, as --config=configs/bert.py:base")
-    return from_mapping(flags.FLAGS.config.to_dict())
+        raise UserError("--config is missing: name one of configs/; see --help")
+    return built(kind, flags.FLAGS.config.to_dict())
 
 
 @contextlib.contextmanager

@@ -35,8 +35,15 @@ class Task(Protocol):
         """That of its head, in models.heads.HEADS."""
         ...
 
-    pooled: bool  # whether the head reads the pooled first token, else every token
-    dropped: bool  # whether dropout comes before the head
+    @property
+    def pooled(self) -> bool:
+        """Whether the head reads the pooled first token, else every token."""
+        ...
+
+    @property
+    def dropped(self) -> bool:
+        """Whether dropout comes before the head."""
+        ...
 
     def score(self, logits: Float[Array, "B *each C"], batch: Batch) -> Losses:
         """The losses of the logits that the head gave."""
