@@ -55,7 +55,7 @@ def compare(one: Folder, other: Folder) -> tuple[list[str], bool]:
                 lines += [] if first else [f"equal before step {step}; there"]
                 lines.append(f"  {name}: {a} and {b}")
                 first = step
-            apart = math.inf if a is None or b is None else abs(a - b)
+            apart = math.inf if a is None or b is None or a - b != a - b else abs(a - b)
             widest[name] = max(widest.get(name, (0.0, step)), (apart, step), key=lambda w: w[0])
     if not first:
         return [*lines, f"equal to the bit in all {len(steps)} steps that both logged"], True

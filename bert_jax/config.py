@@ -193,6 +193,8 @@ def nearest(name: str, names: list[str]) -> str:
     """'did you mean ...?' for one of the names that is near, else those of the same part."""
     part, _, field = name.rpartition(".")
     same = {other.rpartition(".")[2]: other for other in names if other.rpartition(".")[0] == part}
+    if not part:
+        same |= {top: top for other in names if (top := other.partition(".")[0])}
     if close := difflib.get_close_matches(field, same, n=1):
         return f"did you mean {same[close[0]]}?"
     if moved := [other for other in names if other.endswith(f".{field}")]:

@@ -37,8 +37,11 @@ def write_whole(path: Folder, content: bytes | str) -> None:
 def append_line(path: Folder, line: str) -> None:
     """A line more at the end of a small file; where it is in a store, the whole written anew."""
     if isinstance(path, Path):
-        with path.open("a") as file:
-            file.write(line + "\n")
+        with path.open("ab+") as file:
+            if file.tell():  # a line that a kill or a full disk cut off stays apart
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write((line + "\n").encode())
     else:
         before = path.read_text() if path.exists() else ""
         write_whole(path, before + line + "\n")

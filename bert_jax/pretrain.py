@@ -67,6 +67,11 @@ def main() -> None:
     began = time.monotonic()
     config, workdir = cli.run_config(), reach(cli.required("workdir"))
     profile, smoke = traced_steps(flags.FLAGS.profile), flags.FLAGS.smoke
+    if profile[1] > config.train.steps:
+        raise UserError(
+            f"--profile={flags.FLAGS.profile}: the run has {config.train.steps} steps; name steps "
+            f"of these"
+        )
     if config.train.deterministic:  # read when the backend is made
         os.environ["XLA_FLAGS"] = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
@@ -132,6 +137,8 @@ def pretrain(
     for note in notes + checkpoints.set_aside_after(start):
         print(note)
     print(f"seed {config.seed}, {mesh.size} device(s), from step {start} to {train.steps}")
+    if 0 < profile[0] <= start:
+        print(f"no trace: step {profile[0]}, with which it was to begin, is done")
 
     # Steps.
     train_step = together(
@@ -161,6 +168,9 @@ def pretrain(
         records = [record for record in read_metrics(workdir) if record["step"] <= start]
         for record in records:
             spikes.add(record["step"], record)
+        if start and (not records or records[-1]["step"] < start):
+            print(f"the metrics up to step {start} are not all there: lines of them were lost")
+            records.append({"step": start})
         if records and due.evaluation(start) and "eval_loss" not in records[-1]:
             with rates.aside("evaluation"):
                 records[-1] |= held_out() or {}

@@ -113,9 +113,11 @@ class Run:
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
                     process_group=0,  # Ctrl-C comes to this one alone, which passes it on
                 )  # fmt: skip
-            except (FileNotFoundError, PermissionError):
+            except OSError as error:
                 self._signal_all(signal.SIGKILL)
-                raise Mistake(f"{one[0]}: no such program; name one behind --") from None
+                raise Mistake(
+                    f"{one[0]}: cannot be started ({error.strerror}); name a program behind --"
+                ) from None
             self.processes.append(process)
             assert process.stdout is not None
             reader = threading.Thread(target=self._read, args=(number, process.stdout), daemon=True)

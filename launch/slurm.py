@@ -78,6 +78,11 @@ def directives(options: argparse.Namespace) -> dict[str, str]:
     ):
         if value := getattr(options, option.replace("-", "_")):
             given[option] = checked(f"--{option}", value, pattern, example)
+    if options.notice >= (limit := _seconds(options.time)):
+        raise Mistake(
+            f"--notice={options.notice}: the job has {limit} seconds (--time={options.time}) and "
+            f"would be told to stop at once; give more time or less notice"
+        )
     gpus = (options.gpus_per_node or "").rpartition(":")[2]
     if gpus and int(gpus) != options.tasks_per_node:
         raise Mistake(
@@ -85,6 +90,19 @@ def directives(options: argparse.Namespace) -> dict[str, str]:
             "JAX gives each task of a Slurm step one GPU; ask for as many tasks as GPUs"
         )
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _seconds(limit: str) -> int:
+    """Of what sbatch takes: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:...]."""
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, minutes, seconds = 0, parts[0], (*parts, 0)[1]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -89,6 +89,10 @@ def deploy(pod: Pod, node: str, path: str) -> list[list[str]]:
     return [pod.copy(path, node), pod.unpack(node), pod.remote(node, "install")]
 
 
+class Unstarted(Mistake):
+    """Nothing runs on the TPU."""
+
+
 class Launch:
     """A pod, and what is to be done with it."""
 
@@ -97,9 +101,15 @@ class Launch:
         self.hosts: set[str] = set()  # as they name themselves, once the run is started
 
     def up(self) -> int:
+        path = self.pack()  # a mistake in it costs nothing yet
         for attempt in range(self.options.retries + 1):
             self.ready()
-            status = self.run()
+            try:
+                status = self.begin(path) or self.logs()
+            except Unstarted:
+                if not self.options.keep:
+                    self.delete()
+                raise
             if status != PREEMPTED:
                 break
             if attempt < self.options.retries:
@@ -146,11 +156,19 @@ class Launch:
 
     def run(self) -> int:
         """Copy, install, start, show. 143 as well where the TPU is gone before the end."""
+        return self.begin(self.pack()) or self.logs()
+
+    def pack(self) -> str:
+        """What is committed, as an archive on this machine."""
         path, pack = archive(self.options.code, self.pod.name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if call(["git", "-C", self.options.code, "status", "--porcelain"]):
             _say(f"{self.options.code} has changes that are not committed; they stay here")
         call(pack)
+        return path
+
+    def begin(self, path: str) -> int:
+        """Copy, install, start; 143 where the TPU is gone by then. Raises Unstarted."""
         try:
             for node in self.pod.nodes:
                 _say(f"copying to {node}, and installing")
@@ -160,11 +178,11 @@ class Launch:
             for node in self.pod.nodes:
                 said = call(self.pod.remote(node, "start", "--", *self.command))
                 self.hosts.update(re.findall(r"^\[(.*)\] started$", said, re.MULTILINE))
-        except Mistake:
+        except Mistake as mistake:
             if self.state() in _GONE:
                 return PREEMPTED
-            raise
-        return self.logs()
+            raise Unstarted(str(mistake)) from mistake
+        return 0
 
     def logs(self) -> int:
         """Show the output until all hosts have ended; come back where ssh broke."""
@@ -291,7 +309,9 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--keep", action="store_true", help="do not delete the TPU at the end")
     parser.add_argument("--poll", type=at_least(0), default=30, help="seconds (30)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
-    options, command = parser.split(words, needed=any(verb in words[:1] for verb in _STARTS))
+    options, command = parser.split(words, needed=False)
+    if not command and options.verb in _STARTS:
+        parser.error(f"{options.verb}: the command to start is missing: give it behind --")
     if command and options.verb not in _STARTS:
         raise Mistake(f"{options.verb} takes no command behind --")
     return options, command

@@ -24,8 +24,9 @@ CACHE = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax")
 )
 jax.config.update("jax_compilation_cache_dir", CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"  # of the programs that tests start
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# All of them: so compiled they take less than the second from which on JAX would keep them.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # of the programs that tests start
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 install_import_hook("bert_jax", "beartype.beartype")  # for all that is imported from here on
 

@@ -1,9 +1,12 @@
 """bert_jax.pretrain with a SIGTERM to itself at a named moment: STOP=compile, step:7,
-evaluation:18 or saving:12. What the tests of preemption start instead of the program."""
+evaluation:18 or saving:12; of several processes to the one that STOP_PROCESS numbers alone. What
+the tests of preemption start instead of the program."""
 
 import os
 import signal
 import time
+
+import jax
 
 from bert_jax import cli, pretrain
 from bert_jax.training.checkpoint import Checkpoints
@@ -16,7 +19,8 @@ last = 0
 
 
 def stop(here, step=None):
-    if here == moment and (step is None or step == int(number)):
+    mine = os.environ.get("STOP_PROCESS", str(jax.process_index())) == str(jax.process_index())
+    if here == moment and (step is None or step == int(number)) and mine:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.3)  # until the thread that waits for signals has seen it
 

@@ -141,6 +141,21 @@ def test_a_damaged_newest_checkpoint_costs_a_few_steps(corpus, tmp_path, uninter
     assert numbers(workdir) == uninterrupted
 
 
+def test_metrics_that_were_lost_are_told_of(corpus, tmp_path):
+    """A finished run whose last line, and whose every line, is gone."""
+    workdir = tmp_path / "workdir"
+    finish(workdir, corpus)
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    for left in ("".join(lines[:-1]) + lines[-1][:-30], ""):
+        path.write_text(left)
+        said = finish(workdir, corpus)
+        assert "lines of them were lost" in said and "held out after 36 steps" in said
+        last = read_metrics(workdir)[-1]
+        assert last["step"] == 36 and last["eval_loss"] == json.loads(lines[-1])["eval_loss"]
+        assert "loss" not in last and len(read_metrics(workdir)) in (len(lines), 1)
+
+
 # The step that is then saved: the last one done when it is asked whether to go on.
 STOPPED = {"evaluation:18": 18, "saving:12": 13, "step:36": 36}
 

@@ -3,6 +3,7 @@
 The only file that imports orbax.
 """
 
+import json
 import math
 import sys
 from typing import Any
@@ -46,6 +47,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, keep: int, keep_best: int = 0, keep_every: int = 0):
         self.folder = absolute(workdir) / FOLDER  # orbax wants it so
+        self.notes = self._set_aside_unreadable()
         kinds = ocp.training.preservation_policies
         policies = [kinds.LatestN(keep)]
         if keep_best:
@@ -63,6 +65,33 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self._digest = jax.jit(digest)
+
+    def _set_aside_unreadable(self) -> list[str]:
+        """Move checkpoints whose loss is not JSON out of Orbax's way, which reads them all before
+        it does anything; a note for each."""
+        notes = []
+        for path in sorted(self.folder.glob("*/metrics/metrics")):
+            try:
+                json.loads(path.read_text())
+            except ValueError:
+                step = path.parent.parent.name
+                notes.append(f"checkpoint {step} in {self.folder} cannot be read: its metrics")
+                notes.append(f"moved it to {self._move_aside(step)}")
+        barrier("checkpoints were looked at")
+        return notes
+
+    def _move_aside(self, step: str) -> epath.Path:
+        """To where it is in nobody's way; all processes call it together."""
+        target = self.folder.parent / DAMAGED / step
+        while target.exists():
+            target = target.with_name(target.name + "-again")
+        barrier("damaged checkpoint found")
+        if is_first() and on_store(target):
+            move(self.folder / step, target)
+        elif is_first():
+            target.parent.mkdir(exist_ok=True)
+            (self.folder / step).rename(target)
+        return target
 
     @property
     def steps(self) -> list[int]:
@@ -98,7 +127,7 @@ class Checkpoints:
         Also a note for each newer one that could not be; `set_aside_after` moves those away.
         Raises UserError where there are checkpoints and none can be read.
         """
-        notes: list[str] = []
+        notes, self.notes = self.notes, []
         for step in reversed(self.steps):
             state, saved, reason = None, [], "another process cannot read its part"
             try:
@@ -114,7 +143,7 @@ class Checkpoints:
             notes.append(f"checkpoint {step} in {self.folder} cannot be read: {reason}")
         if notes:
             raise UserError(
-                f"{notes[0]}; nor can any older one. Nothing was changed: bring back a copy, or "
+                f"{notes[0]}; nor can any older one. Nothing was deleted: bring back a copy, or "
                 f"start again in an empty workdir"
             )
         return None, notes
@@ -124,15 +153,7 @@ class Checkpoints:
         note for each."""
         moved = []
         for later in [number for number in self.steps if number > step]:
-            target = self.folder.parent / DAMAGED / str(later)
-            while target.exists():
-                target = target.with_name(target.name + "-again")
-            barrier("damaged checkpoint found")
-            if is_first() and on_store(target):
-                move(self.folder / str(later), target)
-            elif is_first():
-                target.parent.mkdir(exist_ok=True)
-                (self.folder / str(later)).rename(target)
+            target = self._move_aside(str(later))
             moved.append(f"moved it to {target}, going on from step {step}")
         if moved:
             barrier("damaged checkpoints moved")
@@ -154,7 +175,13 @@ def restore_parameters(
     Raises UserError where there is no checkpoint, or none that can be read.
     """
     folder = absolute(workdir) / FOLDER
-    checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
+    try:
+        checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
+    except ValueError as error:  # of JSON
+        raise UserError(
+            f"{folder}: the metrics of a checkpoint cannot be read ({one_line(error, 160)}); start "
+            f"the run again, which moves it out of the way"
+        ) from error
     if checkpointer is None or checkpointer.latest is None:
         raise UserError(
             f"{workdir}: no checkpoint here; train one with python -m bert_jax.pretrain"

@@ -15,9 +15,10 @@ def draw_curve(workdir: Folder, title: str) -> Folder:
     from matplotlib.figure import Figure  # half a second, once a run at most
 
     records = read_metrics(workdir)
-    terms = sorted(
-        name for name in records[-1] if name.endswith("_loss") and not name.startswith("eval_")
-    )
+    names = {name for record in records for name in record if name.endswith("_loss")}
+    terms = sorted(name for name in names if not name.startswith("eval_"))
+    if not terms:  # of a record that was lost
+        return workdir / FILE
     figure = Figure(figsize=(6 * len(terms), 4), layout="constrained")  # needs no display
     axes = figure.subplots(1, len(terms), squeeze=False)
     for axis, term in zip(axes[0], terms, strict=True):

@@ -20,7 +20,9 @@ def traced_steps(text: str) -> tuple[int, int]:
         return 0, 0
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if not found or not 0 < int(found[1]) <= int(found[2]):
-        raise UserError(f"--profile={text}: is FIRST:LAST, two steps, as in --profile=10:20")
+        raise UserError(
+            f"--profile={text}: is FIRST:LAST, two steps from 1 on, as in --profile=10:20"
+        )
     return int(found[1]), int(found[2])
 
 

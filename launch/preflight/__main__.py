@@ -23,6 +23,7 @@ a failure), 2 a mistake in the command. docs/preflight.md says what the estimate
 
 import importlib
 import json
+import math
 import sys
 import time
 from functools import partial
@@ -56,8 +57,8 @@ def main() -> None:
     price = given["price-per-chip-hour"]
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
     jax.config.update("jax_enable_compilation_cache", False)  # nor are its programs looked for
-    if price < 0:
-        raise UserError("--price-per-chip-hour: must be 0 or more")
+    if not 0 <= price < math.inf:
+        raise UserError(f"--price-per-chip-hour={price}: must be 0 or more")
     if given["all"]:
         sys.exit(0 if all_presets() else DOES_NOT_FIT)
     topology = cli.required("topology")

@@ -172,6 +172,23 @@ def test_one_that_is_refused_is_told(cloud):
     assert done.returncode == 2 and "FAILED before it was ACTIVE; see quota" in done.stderr
 
 
+def test_what_cannot_be_started_leaves_no_tpu(cloud):
+    cloud.program("")
+    none = cloud.launch("up")
+    assert none.returncode == 2 and "command to start is missing" in none.stderr
+    (cloud.folder / "code" / "launch" / "remote.py").write_text("import sys; sys.exit('broken')")
+    cloud.program("")
+    done = cloud.launch("up", run=["x"])
+    assert done.returncode == 2 and "broken" in done.stderr and "is deleted" in done.stderr
+    assert not cloud.queued.exists()
+
+
+def test_without_code_no_tpu_is_asked_for(cloud):
+    (cloud.folder / "code").rename(cloud.folder / "elsewhere")
+    done = cloud.launch("up", run=["x"])
+    assert done.returncode == 2 and not (cloud.folder / "queued").exists()
+
+
 def test_what_is_not_committed_stays(cloud):
     cloud.program("")
     (cloud.folder / "code" / "secret").write_text("s")

@@ -159,6 +159,22 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(three, damage):
     assert Checkpoints(workdir, keep=3).steps == [1, 2, 3]
 
 
+def test_a_checkpoint_with_unreadable_metrics_is_moved_away(tmp_path):
+    """Orbax reads the metrics of all before it does anything."""
+    checkpoints, state = Checkpoints(tmp_path, keep=3), new_state()
+    for step in (1, 2):
+        checkpoints.save(step, state, 0.5)
+    checkpoints.close()
+    (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text("")
+    with pytest.raises(UserError, match="metrics of a checkpoint cannot be read"):
+        restore_parameters(tmp_path, state.parameters)
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    restored, notes = checkpoints.restore_newest(new_state(seed=1))
+    assert_same(restored, state)
+    assert checkpoints.steps == [1] and "checkpoint 2 in" in notes[0] and len(notes) == 2
+    assert (tmp_path / "damaged-checkpoints" / "2").is_dir()
+
+
 def test_a_half_written_checkpoint_is_invisible(three):
     workdir, _ = three
     (workdir / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()

@@ -6,6 +6,7 @@ from scipy import stats
 
 from bert_jax.config import from_mapping
 from bert_jax.errors import UserError
+from bert_jax.files import append_line
 from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives import build_objective
 from bert_jax.training.curve import draw_curve
@@ -112,6 +113,13 @@ def test_lower_bound_is_exact(hits, trials):
     bound = lower_bound(hits, trials)
     expected = stats.beta.ppf(0.05, hits, trials - hits + 1) if hits else 0.0
     assert bound == pytest.approx(expected)
+
+
+def test_lines_of_a_small_file_stay_apart(tmp_path):
+    (tmp_path / "lines").write_text('{"a": 1}\n{"b')
+    append_line(tmp_path / "lines", "{}")
+    append_line(tmp_path / "lines", "{}")
+    assert (tmp_path / "lines").read_text() == '{"a": 1}\n{"b\n{}\n{}\n'
 
 
 def test_curve_is_a_picture(tmp_path):
