@@ -168,8 +168,9 @@ def _choose(
             continue
         for kept in family.architectures:
             if set(kept) <= set(heads):
-                # Of equals the one whose fine-tuning would add the pooler that this one's would.
-                alike = family.pooler_activation == config.pooler_activation
+                # Of equals the one whose fine-tuning adds a pooler of this activation; tanh is also
+                # what a config has that says nothing.
+                alike = config.pooler_activation in (family.pooler_activation, "tanh")
                 found.append(((len(kept), alike), family, kept))
     if not found:
         raise UserError(f"transformers has no architecture for this encoder ({'; '.join(reasons)})")

@@ -63,7 +63,10 @@ def names_of(values: Mapping[str, Any], heads: Collection[str], num_labels: int)
         )
     if head in _NAMELESS or (head, num_labels) == ("classify", 1):
         return ()
-    names = values.get("id2label") or _usual(values.get("num_labels", 2))
+    names = values.get("id2label")
+    if names is None and (count := values.get("num_labels", 2)) != num_labels:
+        raise UserError(f"config.json: num_labels={count!r}, and the {head} head has {num_labels}")
+    names = _usual(num_labels) if names is None else names
     try:
         by_number = {int(number): str(name) for number, name in names.items()}
     except (AttributeError, ValueError) as error:

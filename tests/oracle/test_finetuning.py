@@ -1,5 +1,5 @@
-"""Fine-tuning equals transformers': the losses of 20 steps from one checkpoint, over the same batches
-in the same order, of our train step and of torch's AdamW as transformers' Trainer sets it up.
+"""Fine-tuning equals transformers': from one checkpoint, over the same batches in the same order,
+our train step has the losses that torch's AdamW has as transformers' Trainer sets it up.
 
 The fixtures were computed by reference.py; `make oracle` does the same live.
 """
