@@ -30,7 +30,7 @@ def test_unrolled_too(name, tmp_path):
     cases.compare(given, cases.read_case(given, tmp_path / name), scan_layers=False)
 
 
-@pytest.mark.parametrize("name", cases.NAMES)
+@pytest.mark.parametrize("name", cases.NAMES + cases.FINETUNED)
 def test_out_and_in_again_is_the_identity(name, tmp_path):
     given = cases.load(cases.FIXTURES / f"{name}.npz")
     found = cases.read_case(given, tmp_path / "theirs")

@@ -1,5 +1,6 @@
-"""Fine-tuning equals transformers': from one checkpoint, over the same batches in the same order,
-our train step has the losses that torch's AdamW has as transformers' Trainer sets it up.
+"""Fine-tuned models equal transformers', and so does fine-tuning: from one checkpoint, over the
+same batches in the same order, our train step has the losses that torch's AdamW has as
+transformers' Trainer sets it up.
 
 The fixtures were computed by reference.py; `make oracle` does the same live.
 """
@@ -8,10 +9,16 @@ import pytest
 
 from tests.oracle import cases
 
-pytestmark = pytest.mark.tree_mode
+
+@pytest.mark.parametrize("name", cases.FINETUNED)
+def test_equal_to_transformers(name, tmp_path):
+    given = cases.load(cases.FIXTURES / f"{name}.npz")
+    found = cases.read_case(given, tmp_path / name)
+    assert not found.notes
+    cases.compare(given, found)
 
 
 @pytest.mark.parametrize("name", cases.TRAINED)
-def test_losses_are_theirs(name, tmp_path, mesh):
+def test_losses_are_theirs(name, tmp_path):
     given = cases.load(cases.TRAINING / f"{name}.npz")
     cases.compare_training(given, cases.read_case(given, tmp_path / name))
