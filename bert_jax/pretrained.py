@@ -102,7 +102,7 @@ def _from_folder(folder: Folder) -> Pretrained:
             for path, variable in nnx.to_flat_state(nnx.state(abstract, nnx.Param))
         ]
     )
-    return Pretrained(str(folder), found.config, found.heads, state, tokenizer)
+    return Pretrained(str(folder), found.config, found.heads, state, tokenizer, found.labels)
 
 
 def _placed(variable: nnx.Variable, array: np.ndarray) -> nnx.Variable:

@@ -121,7 +121,7 @@ def _merge(values: Int[Array, "B C S"]) -> Int[Array, "B*C S"]:
     return jax.lax.reshape(values, shape, out_sharding=RULES.batch(2))
 
 
-def _numbered(rows: Int[Array, "B"], choices: int) -> Int[Array, "B*C"]:
+def _numbered(rows: Int[Array, "B"], choices: int) -> Int[Array, "B*{choices}"]:
     numbers = rows[:, None] * choices + jnp.arange(choices)
     return jax.lax.reshape(numbers, (numbers.size,), out_sharding=RULES.batch(1))
 
