@@ -260,7 +260,5 @@ def test_the_program(fine_tuned):
     done = start("predict", "classify", f"--model={workdir}", input="\n".join(texts))
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == texts
-    refused(start("predict", "tag", f"--model={workdir}", "x"), "has no tag head")
     refused(start("predict", "classify", f"--model={workdir}", "--top-k=3", "x"), "--top-k=3")
     refused(start("predict"), "the task is missing: one of fill-mask, classify")
-    assert "null_difference" in start("predict", "answer", "--help").stdout
