@@ -30,7 +30,7 @@ class Answer(Asked):
     of the logits of first and last token; `null_difference` is how far that of no answer is above
     it. Above --threshold there is none: answer, score, begin and end are null. (A model that was
     fine-tuned where every question has an answer always gives one.) A long context is read in
-    windows that share --stride tokens less than they have, and the best answer of all is taken.
+    windows, as in fine-tuning, and the best answer of all is taken.
     """
 
     @staticmethod
