@@ -191,7 +191,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
                     if _best(task, history)["step"] == step:
                         finetuned.write_scores(workdir, step, step // epoch_steps, scores)
                         finetuned.write_predictions(workdir, predictions)
-                    checkpoints.save(step, state, -record[f"eval_{best_of(task)}"])
+                    checkpoints.save(step, state, _rank(task, history))
     checkpoints.close()
     writer.close()
     locked.close()
@@ -201,6 +201,17 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
 def _best(task: TaskConfig, history: list[dict]) -> dict:
     """The first epoch of the highest score."""
     return max(history, key=lambda record: record[f"eval_{best_of(task)}"])
+
+
+def _rank(task: TaskConfig, history: list[dict]) -> float:
+    """Of the newest epoch, lower for a better one. Of equal scores the first is the best, so that
+    its checkpoint is the one that is kept."""
+    newest, best = (
+        record[f"eval_{best_of(task)}"] for record in (history[-1], _best(task, history))
+    )
+    if history[-1] is _best(task, history):
+        return -newest
+    return max(-newest, math.nextafter(-best, math.inf))
 
 
 def _ended(config: FinetuneConfig, history: list[dict]) -> bool:

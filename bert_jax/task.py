@@ -3,6 +3,7 @@
 The only table from a kind of task to its parts.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from bert_jax.config import built
 from bert_jax.data.labelled.features import Examples, RowFormat, choice_examples, text_examples
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.labelled.question_features import (
@@ -25,10 +27,13 @@ from bert_jax.data.labelled.tag_features import TagExamples, tag_examples
 from bert_jax.data.labelled.tags import read_tags
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.errors import UserError
+from bert_jax.finetuned import CONFIG, is_finetuned
 from bert_jax.models.config import EncoderConfig
+from bert_jax.store import Folder, reach
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.scores import METRICS
 from bert_jax.tasks.scores.answers import squad_1, squad_2
+from bert_jax.tasks.scores.classes import softmax
 from bert_jax.tasks.scores.entities import score_entities
 from bert_jax.tasks.sentences import Classification, Regression
 from bert_jax.tasks.tokens import Answer, Tagging
@@ -109,8 +114,18 @@ def row_format(config: TaskConfig, model: EncoderConfig) -> RowFormat:
             f"task.max_length={config.max_length}: the model has {model.max_positions} positions; "
             f"lower it"
         )
+    return rows_of(model, config.max_length)
+
+
+def rows_of(model: EncoderConfig, length: int) -> RowFormat:
+    """As `row_format`, rows of at most that length."""
     types = model.type_vocab_size
-    return RowFormat(config.max_length, types, separators=2 if types == 1 else 1)
+    return RowFormat(length, types, separators=2 if types == 1 else 1)
+
+
+def longest_question(form: RowFormat) -> int:
+    """In tokens: 64 (released code), and of a short row no more than half of what it holds."""
+    return min(64, form.room(pair=True) // 2)
 
 
 def _texts(config: TaskConfig, file: str, labelled: bool, kind: str) -> Iterable[TextRecord]:
@@ -124,17 +139,12 @@ def _choices(config: TaskConfig, file: str, labelled: bool) -> Iterable[ChoiceRe
     return read_choices(table, context, choices, config.label if labelled else "")
 
 
-def _softmax(logits: Float[np.ndarray, "... C"]) -> Float[np.ndarray, "... C"]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
 def _judge_classes(
     config: TaskConfig, records: Sequence[TextRecord], examples: Examples, outputs: Outputs,
     labels: LabelSet | None,
 ) -> Found:  # fmt: skip
     assert labels is not None
-    probabilities = _softmax(np.stack(outputs))
+    probabilities = softmax(np.stack(outputs))
     said = probabilities.argmax(axis=1)
     predictions = [
         {"texts": record.texts, "label": labels.names[one], "probability": round(float(p[one]), 6)}
@@ -159,7 +169,7 @@ def _judge_choices(
     config: TaskConfig, records: Sequence[ChoiceRecord], examples: Examples, outputs: Outputs,
     labels: LabelSet | None,
 ) -> Found:  # fmt: skip
-    probabilities = _softmax(np.stack(outputs))
+    probabilities = softmax(np.stack(outputs))
     said = probabilities.argmax(axis=1)
     predictions = [
         {"context": record.context, "choice": one, "probability": round(float(p[one]), 6)}
@@ -261,7 +271,7 @@ KINDS: dict[str, Kind] = {
     "answer": Kind(
         lambda config, file, labelled: read_questions(file, labelled), False,
         lambda config, records, tokenizer, form, labels: question_examples(
-            records, tokenizer, form, config.stride
+            records, tokenizer, form, config.stride, longest_question(form)
         ),
         lambda config, labels: Answer(), _judge_answers, lambda labels: 2,
     ),
@@ -278,3 +288,17 @@ def best_of(config: TaskConfig) -> str:
     return config.metrics.split()[0] if config.kind in ("classify", "regress", "choose") else (
         "accuracy" if config.scheme == "none" and config.kind == "tag" else "f1"
     )  # fmt: skip
+
+
+def read_task(model: str | Folder) -> TaskConfig | None:
+    """What a workdir was fine-tuned for; None for any other MODEL. Raises UserError where its
+    config.json cannot be read."""
+    workdir = reach(str(model))
+    if not is_finetuned(workdir):
+        return None
+    try:
+        return built(TaskConfig, json.loads((workdir / CONFIG).read_text())["task"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{workdir / CONFIG}: cannot be read ({error}); bring back a copy"
+        ) from error

@@ -115,7 +115,7 @@ class FineTuning:
         return config, parameters
 
 
-def _merge(values: Int[Array, "B C S"]) -> Int[Array, "B*C S"]:
+def _merge(values: Int[Array, "B C S"]) -> Int[Array, "rows S"]:
     """The choices of an example after one another, on the device that has it."""
     shape = (values.shape[0] * values.shape[1], values.shape[2])
     return jax.lax.reshape(values, shape, out_sharding=RULES.batch(2))

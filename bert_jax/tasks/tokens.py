@@ -40,8 +40,10 @@ class Answer:
 
     def score(self, logits: Float[Array, "B S C"], batch: Batch) -> Losses:
         labels, weights = batch["labels"], batch["weights"]
-        # Padding is no answer.
-        real = batch["segment_ids"][:, None, :] > 0
+        # Padding is no answer. (A row that only fills the batch is padding alone: it has to stay
+        # finite, as its weight of 0 would not take a NaN away.)
+        real = (batch["segment_ids"] > 0) | (weights == 0)[:, None]
+        real = real[:, None, :]
         by_border = jnp.where(real, jnp.swapaxes(logits, 1, 2), -jnp.inf)
         hits = jnp.all(jnp.argmax(by_border, axis=-1) == labels, axis=-1)
         nats = jnp.mean(negative_log_likelihood(by_border, labels), axis=-1)

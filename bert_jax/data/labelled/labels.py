@@ -62,3 +62,9 @@ class LabelSet(Mapping[str, int]):
         if name not in self._ids:
             raise UserError(f"{place}: {name!r} is no label of this task; {near(name, self.names)}")
         return self._ids[name]
+
+
+def names_or_numbers(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The names of `count` classes, their numbers where they have none; () of a single one, which
+    is a number."""
+    return names or (tuple(map(str, range(count))) if count > 1 else ())

@@ -125,12 +125,14 @@ def _tokens_of_answer(record: QuestionRecord, characters: np.ndarray) -> tuple[i
 def _central(starts: Sequence[int], room: int, tokens: int) -> Int[np.ndarray, "tokens"]:
     """Of each token of the context the number of the window in which it has most context: the
     tokens on its poorer side and a hundredth of the window's, the first of equals."""
-    places = np.arange(tokens)
-    begins = np.array(starts)[:, None]
-    ends = np.minimum(begins + room, tokens)
-    around = np.minimum(places - begins, ends - 1 - places)
-    score = np.where(around >= 0, around + 0.01 * (ends - begins), -1.0)
-    return np.argmax(score, axis=0)
+    best, most = np.zeros(tokens, np.int64), np.full(tokens, -1.0)
+    for number, begin in enumerate(starts):
+        end = min(begin + room, tokens)
+        places = np.arange(begin, end)
+        score = np.minimum(places - begin, end - 1 - places) + 0.01 * (end - begin)
+        better = score > most[begin:end]
+        best[begin:end][better], most[begin:end][better] = number, score[better]
+    return best
 
 
 class Answer(NamedTuple):

@@ -76,7 +76,7 @@ def _add_windows(
 ) -> Iterator[Int[np.ndarray, "S"]]:
     """Adds the rows of a sentence; of each the words that are labelled in it, at their first
     tokens, −1 elsewhere."""
-    sizes = np.array([len(piece) for piece in pieces])
+    sizes = np.array([len(piece) for piece in pieces], np.int64)
     for window in cut_windows(sizes, rows.form.room(pair=False), overlap):
         numbers = np.arange(window.begin, window.end)
         rows.add([token for word in numbers.tolist() for token in pieces[word]])

@@ -119,6 +119,12 @@ def spearman(labels: Num[np.ndarray, "B"], predictions: Num[np.ndarray, "B"]) ->
     return _correlation(_ranks(labels), _ranks(predictions))
 
 
+def softmax(logits: Float[np.ndarray, "*rows C"]) -> Float[np.ndarray, "*rows C"]:
+    """The probabilities of the classes, float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Examples in bins of equal width of the confidence, bin m of M being (m/M, (m+1)/M], the first
