@@ -6,8 +6,8 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -40,11 +40,19 @@ def define_distributed() -> None:
     flags.DEFINE_integer("startup_timeout", 300, "seconds to wait for all processes", lower_bound=1)
 
 
-def run(main: Callable[[], None], teaching: str) -> None:
+def run_fields() -> Mapping[str, Any]:
+    return to_mapping(RunConfig(objective=dict.fromkeys(TERMS | REPLACED_TERMS, 0.0)))
+
+
+def run(
+    main: Callable[[], None],
+    teaching: str,
+    fields: Callable[[], Mapping[str, Any]] = run_fields,
+) -> None:
     """Parse the flags, call main(), leave with its status.
 
     0: the work is done. 2: a UserError, told in one line. 143: Preempted. `teaching` is what
-    --help prints.
+    --help prints. `fields`: those that --config can have.
     """
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(teaching.strip())
@@ -58,7 +66,7 @@ def run(main: Callable[[], None], teaching: str) -> None:
                 _ = flags.FLAGS.config.to_dict  # raises now where the file could not be loaded
             return argv
         except Exception as error:
-            leave(_flag_error(error))
+            leave(_flag_error(error, fields))
 
     def called(_: list[str]) -> None:
         with guarded():
@@ -165,16 +173,14 @@ def leave(message: str) -> NoReturn:
     os._exit(2)
 
 
-def _flag_error(error: Exception) -> str:
+def _flag_error(error: Exception, fields: Callable[[], Mapping[str, Any]]) -> str:
     """One line for what absl or ml_collections made of a wrong command line."""
     for argument in sys.argv[1:]:
         name, _, value = argument.lstrip("-").partition("=")
         if name == "config" and value and not os.path.exists(file := value.partition(":")[0]):
             return f"--config={value}: there is no file {file}; the configs are in configs/"
         if name.startswith("config.") and isinstance(error, AttributeError | KeyError):
-            known = list(
-                flat(to_mapping(RunConfig(objective=dict.fromkeys(TERMS | REPLACED_TERMS, 0.0))))
-            )
+            known = list(flat(fields()))
             if (field := name.removeprefix("config.")) not in known:
                 return f"--{name}: there is no such field; {nearest(field, known)}"
     if "Unknown command line flag 'config." in str(error):

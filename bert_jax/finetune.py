@@ -237,4 +237,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("init", "", "the MODEL that it begins from")
     flags.DEFINE_string("data", "", "the folder of the task's files")
     flags.DEFINE_integer("seeds", 1, "how often, from config.seed on", lower_bound=1)
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, lambda: asdict(FinetuneConfig()))

@@ -63,14 +63,14 @@ def make_data(folder):
 
 def config_of(data, **changes):
     parts = {"task": {"data": str(data), "max_length": 32, "lengths": "16"}} | {
-        "optimizer": {"learning_rate": 3e-3}, "depth": {},
+        "optimizer": {"learning_rate": 2e-3}, "depth": {},
     }  # fmt: skip
     for name in parts:
         parts[name] |= changes.pop(name, {})
     return FinetuneConfig(
         task=TaskConfig(**parts["task"]), optimizer=OptimizerConfig(**parts["optimizer"]),
         depth=DepthConfig(**parts["depth"]),
-        **{"epochs": 4, "batch_size": 16, "dropout": 0.0} | changes,
+        **{"epochs": 8, "batch_size": 8, "dropout": 0.0} | changes,
     )  # fmt: skip
 
 
