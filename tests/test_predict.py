@@ -237,6 +237,7 @@ def test_long_texts_are_read_in_parts(fine_tuned, encoder, capsys):
 
 def test_what_stands_before_a_broken_line_is_answered(fine_tuned, capsys):
     kind, arguments = parse(["classify", f"--model={fine_tuned('classify')}", "--json"])
+    capsys.readouterr()  # of the training, where this is the first to ask for it
     texts = ['{"text": "no"}', "", "no JSON", '{"text": "the"}']
     chunk = [Line(text, f"stdin:{number}") for number, text in enumerate(texts, 1)]
     with pytest.raises(UserError, match="stdin:3: is no JSON"):
