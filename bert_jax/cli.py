@@ -6,15 +6,15 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bert_jax import leave_early
-from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
+from bert_jax.config import RunConfig, built, flat, nearest, to_mapping
 from bert_jax.errors import Preempted, UserError, one_line
 from bert_jax.objectives import REPLACED_TERMS, TERMS
 from bert_jax.store import failed
@@ -40,11 +40,19 @@ def define_distributed() -> None:
     flags.DEFINE_integer("startup_timeout", 300, "seconds to wait for all processes", lower_bound=1)
 
 
-def run(main: Callable[[], None], teaching: str) -> None:
+def run_fields() -> Mapping[str, Any]:
+    return to_mapping(RunConfig(objective=dict.fromkeys(TERMS | REPLACED_TERMS, 0.0)))
+
+
+def run(
+    main: Callable[[], None],
+    teaching: str,
+    fields: Callable[[], Mapping[str, Any]] = run_fields,
+) -> None:
     """Parse the flags, call main(), leave with its status.
 
     0: the work is done. 2: a UserError, told in one line. 143: Preempted. `teaching` is what
-    --help prints.
+    --help prints. `fields`: those that --config can have.
     """
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(teaching.strip())
@@ -58,7 +66,7 @@ def run(main: Callable[[], None], teaching: str) -> None:
                 _ = flags.FLAGS.config.to_dict  # raises now where the file could not be loaded
             return argv
         except Exception as error:
-            leave(_flag_error(error))
+            leave(_flag_error(error, fields))
 
     def called(_: list[str]) -> None:
         with guarded():
@@ -120,9 +128,14 @@ def _pass_over_libtpu() -> None:
 
 def run_config() -> RunConfig:
     """The config that --config and its overrides describe."""
+    return read_config(RunConfig)
+
+
+def read_config[Config](kind: type[Config]) -> Config:
+    """As `run_config`, of another kind of program."""
     if flags.FLAGS.config is None:
-        raise UserError("--config is missing: name one, as --config=configs/bert.py:base")
-    return from_mapping(flags.FLAGS.config.to_dict())
+        raise UserError("--config is missing: name one of configs/; see --help")
+    return built(kind, flags.FLAGS.config.to_dict())
 
 
 @contextlib.contextmanager
@@ -160,16 +173,14 @@ def leave(message: str) -> NoReturn:
     os._exit(2)
 
 
-def _flag_error(error: Exception) -> str:
+def _flag_error(error: Exception, fields: Callable[[], Mapping[str, Any]]) -> str:
     """One line for what absl or ml_collections made of a wrong command line."""
     for argument in sys.argv[1:]:
         name, _, value = argument.lstrip("-").partition("=")
         if name == "config" and value and not os.path.exists(file := value.partition(":")[0]):
             return f"--config={value}: there is no file {file}; the configs are in configs/"
         if name.startswith("config.") and isinstance(error, AttributeError | KeyError):
-            known = list(
-                flat(to_mapping(RunConfig(objective=dict.fromkeys(TERMS | REPLACED_TERMS, 0.0))))
-            )
+            known = list(flat(fields()))
             if (field := name.removeprefix("config.")) not in known:
                 return f"--{name}: there is no such field; {nearest(field, known)}"
     if "Unknown command line flag 'config." in str(error):

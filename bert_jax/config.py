@@ -103,7 +103,12 @@ class RunConfig:
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
     """Raises UserError, in one line, for a field that does not exist or has the wrong type."""
-    return _build(RunConfig, values, "")
+    return built(RunConfig, values)
+
+
+def built[Config](kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A dataclass of dataclasses from nested mappings. Raises UserError as `from_mapping`."""
+    return _build(kind, values, "")
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:

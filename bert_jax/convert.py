@@ -3,9 +3,9 @@
   python -m bert_jax.convert --model=runs/base --output=base-hf
   python -m bert_jax.convert --model=runs/electra --part=generator --output=generator-hf
 
-MODEL is a workdir of bert_jax.pretrain, a checkpoint in it (runs/base/checkpoints/120000) or a
-Hugging Face folder. The folder that is written holds config.json, model.safetensors,
-tokenizer.json and tokenizer_config.json; nothing here needs torch.
+MODEL is a workdir of bert_jax.pretrain or bert_jax.finetune, a checkpoint in it
+(runs/base/checkpoints/120000) or a Hugging Face folder. The folder that is written holds
+config.json, model.safetensors, tokenizer.json and tokenizer_config.json; nothing here needs torch.
 A run with a generator has the parts discriminator (the default) and generator.
 """
 
@@ -64,6 +64,7 @@ def convert(source: pretrained.Pretrained, output: Path) -> list[str]:
             "tokenizer.json": source.tokenizer.to_json(),
             "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
         },
+        source.labels,
     )  # fmt: skip
 
 

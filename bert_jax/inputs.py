@@ -9,9 +9,10 @@ from jaxtyping import Int
 from bert_jax import progress, summary
 from bert_jax.config import RunConfig
 from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import WHOLE, EvaluationBatches, PhasedBatches, Share
+from bert_jax.data.loader import EvaluationBatches, PhasedBatches
 from bert_jax.data.prepare import cached, passed_over, token_counts
 from bert_jax.data.records import Rows, read_manifest
+from bert_jax.data.share import WHOLE, Share
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.data.unigram import unigram_loss
 from bert_jax.data.workers import check_workers

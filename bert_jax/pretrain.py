@@ -31,7 +31,8 @@ from jax.sharding import Mesh
 
 from bert_jax import cli, config as configs, pretrained, progress, provenance, summary
 from bert_jax.config import RunConfig, TrainConfig
-from bert_jax.data.loader import Share, read
+from bert_jax.data.loader import read
+from bert_jax.data.share import Share
 from bert_jax.errors import Preempted, UserError
 from bert_jax.inputs import open_inputs
 from bert_jax.objectives import build_objective

@@ -10,17 +10,17 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from bert_jax import config as configs
+from bert_jax import config as configs, finetuned
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.interop.folder import is_folder, read_folder
 from bert_jax.models.config import EncoderConfig
-from bert_jax.models.sharding import RULES
-from bert_jax.objectives import Objective, build_objective, build_pretrained
+from bert_jax.models.sharding import RULES, is_variable
+from bert_jax.objectives import build_objective, build_pretrained
 from bert_jax.objectives.base import EncoderWithHeads
 from bert_jax.store import Folder, local_copy, reach
 from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, restore_parameters
-from bert_jax.training.step import init_parameters
+from bert_jax.training.step import Objective, init_parameters, place
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Pretrained:
     heads: tuple[str, ...]
     parameters: nnx.State
     tokenizer: Tokenizer
+    labels: tuple[str, ...] = ()  # names of what a fine-tuned head tells apart
 
     @property
     def graph(self) -> nnx.GraphDef:
@@ -101,7 +102,7 @@ def _from_folder(folder: Folder) -> Pretrained:
             for path, variable in nnx.to_flat_state(nnx.state(abstract, nnx.Param))
         ]
     )
-    return Pretrained(str(folder), found.config, found.heads, state, tokenizer)
+    return Pretrained(str(folder), found.config, found.heads, state, tokenizer, found.labels)
 
 
 def _placed(variable: nnx.Variable, array: np.ndarray) -> nnx.Variable:
@@ -121,6 +122,8 @@ def _workdir_of(folder: Folder) -> tuple[Folder, int | None]:
 def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrained]:
     """The part of that name, '' for the first, or all; the checkpoint is read once."""
     workdir, step = _workdir_of(folder)
+    if finetuned.is_finetuned(workdir):
+        return {"": _from_finetuned(workdir, step)}
     config = configs.load(workdir)
     model = replace(config.model, dtype="float32")
     objective = build_objective(config.objective, model, config.generator)
@@ -140,10 +143,24 @@ def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrain
     return found
 
 
+def _from_finetuned(workdir: Folder, step: int | None) -> Pretrained:
+    """Of its best epoch, where no step is named."""
+    head, size, labels, best = finetuned.read_model(workdir)
+    size = replace(size, dtype="float32")
+
+    def fresh() -> nnx.State:
+        module = build_pretrained(size, (head,), nnx.Rngs(0))
+        return jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
+
+    parameters, _ = restore_parameters(workdir, jax.jit(fresh)(), step or best)
+    tokenizer = load_tokenizer(workdir / "tokenizer")
+    return Pretrained(str(workdir), size, (head,), parameters, tokenizer, labels)
+
+
 def parts_of(model: str | Folder) -> tuple[str, ...]:
     """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
     folder = existing(model)
-    if is_folder(_workdir_of(folder)[0]):
+    if is_folder(_workdir_of(folder)[0]) or finetuned.is_finetuned(_workdir_of(folder)[0]):
         return ()
     config = configs.load(_workdir_of(folder)[0])
     return build_objective(config.objective, config.model, config.generator).parts

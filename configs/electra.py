@@ -25,6 +25,7 @@ from configs.common import MINUTES, Presets, differing, preset
 
 ELECTRA = {
     "model.pooler": False,
+    "model.pooler_activation": "gelu",  # released code, of the one that fine-tuning adds
     "objective.nsp": 0.0,
     "data.phases": "",
     "objective.rtd": 50.0,

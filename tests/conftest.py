@@ -82,3 +82,36 @@ def bucket(tmp_path_factory):
 def corpus(tmp_path_factory):
     """A prepared corpus of a few documents, and its text file."""
     return tiny.prepare(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """The files of small tasks of each kind."""
+    from tests import finetuning
+
+    return finetuning.make_data(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A Hugging Face folder of a tiny encoder that nobody trained."""
+    from tests import finetuning
+
+    return finetuning.make_model(tmp_path_factory.mktemp("encoder") / "hf")
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(tmp_path_factory, labelled, encoder, mesh):
+    """Of a task of finetuning.TASKS the workdir, fine-tuned when it is first asked for."""
+    from bert_jax.finetune import finetune
+    from tests import finetuning
+
+    folder = tmp_path_factory.mktemp("fine_tuned")
+
+    def workdir(name):
+        if not (folder / name).exists():
+            config = finetuning.config_of(labelled, task=finetuning.TASKS[name])
+            finetune(config, encoder, folder / name, mesh)
+        return folder / name
+
+    return workdir

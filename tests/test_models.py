@@ -10,7 +10,10 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from bert_jax import pretrained
+from bert_jax.convert import convert
+from bert_jax.data.tokenizers import train_tokenizer
 from bert_jax.errors import UserError
+from bert_jax.objectives import build_pretrained
 from tests import tiny
 from tests.test_programs import pretrain, refused, start
 
@@ -19,6 +22,7 @@ SIZES = [
     "--config.generator.width=0.5", "--config.generator.tie=embeddings",
 ]  # fmt: skip
 CONFIG = "configs/electra.py:tiny"
+BRACKETS = "[PAD] [UNK] [CLS] [SEP] [MASK]"
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +200,16 @@ def test_what_cannot_begin_is_refused(run, corpus, tmp_path):
     other = tiny.prepare(tmp_path, vocab_size=150)
     size = "--config.model.vocab_size=150"
     refused(begun(out, run, other, size), "its tokenizer gives other ids")
+
+
+def test_a_fine_tuned_model_keeps_its_labels(tmp_path, mesh):
+    config = replace(tiny.MODEL, num_labels=3)
+    words = train_tokenizer("wordpiece", iter(tiny.sentences(300)), tiny.VOCAB, True, BRACKETS)
+    config = replace(config, vocab_size=words.vocab_size)
+    module = build_pretrained(config, ("classify",), nnx.Rngs(0))
+    labels, state = ("no", "so so", "yes"), nnx.state(module, nnx.Param)
+    mine = pretrained.Pretrained("random", config, ("classify",), state, words, labels)
+    assert convert(mine, tmp_path / "hf") == []
+    found = pretrained.load(tmp_path / "hf")
+    assert (found.heads, found.labels, found.config) == (("classify",), labels, config)
+    jax.tree.map(np.testing.assert_array_equal, found.parameters["heads"], state["heads"])

@@ -14,7 +14,7 @@ from bert_jax.training.metrics import read_metrics
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = ("prepare", "pretrain", "predict", "convert")
+PROGRAMS = ("prepare", "pretrain", "evaluate", "predict", "convert")
 
 
 def start(program, *arguments, timeout=300, **kwargs):

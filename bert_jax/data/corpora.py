@@ -9,9 +9,9 @@ from typing import Any
 
 from bert_jax.data.sources.grammar import Member, parse
 from bert_jax.data.sources.installed import installed_docs, installed_docs_versions, module_sizes
-from bert_jax.data.sources.readers import READERS, tfds_split
+from bert_jax.data.sources.readers import READERS, tfds_builder, tfds_split
 from bert_jax.data.sources.reading import Cleaning, Document, reading
-from bert_jax.errors import UserError, one_line
+from bert_jax.errors import UserError
 
 # Part of every fingerprint: raise it when a rule of sources/, docstrings.py or sentences.py
 # changes.
@@ -123,7 +123,7 @@ class Corpus:
         """As `read`, by the file or dataset and what of it is read, which say together which
         documents they are."""
         if member.dataset:
-            builder, split, column = _dataset(member), member.split, member.column
+            builder, split, column = tfds_builder(member.dataset), member.split, member.column
             name = builder.info.full_name
             found = tfds_split(builder, split, name, column, cleaning)
             paths = [path for path, _ in _dataset_files(builder, split)]
@@ -156,7 +156,7 @@ class Corpus:
         for file in member.files:
             yield {"name": file.name} | self._hash(file.path)
         if member.dataset:
-            for path, name in _dataset_files(_dataset(member), member.split):
+            for path, name in _dataset_files(tfds_builder(member.dataset), member.split):
                 yield {"name": name} | self._hash(path)
 
     def _hash(self, path: Path) -> dict[str, Any]:
@@ -198,23 +198,3 @@ def _dataset_files(builder: Any, split: str) -> Iterator[tuple[Path, str]]:
     features /= "features.json"
     for path in [*paths, *([features] if features.exists() else [])]:
         yield path, f"{builder.info.full_name}/{path.name}"
-
-
-def _dataset(member: Member) -> Any:
-    """TFDS's builder of a dataset that is prepared: a folder, or a name that it finds."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError(
-            f"tfds:{member.dataset}: {error}; pip install tensorflow-datasets (no TensorFlow)"
-        ) from None
-    try:
-        if Path(member.dataset).is_dir():
-            return tfds.builder_from_directory(member.dataset)
-        return tfds.builder(member.dataset, try_gcs=False)
-    except Exception as error:  # of many kinds, TFDS's own among them
-        reason = one_line(error, 200)
-        raise UserError(
-            f"tfds:{member.dataset}: no dataset that is prepared here ({reason}); name the folder "
-            f"with its dataset_info.json, or set TFDS_DATA_DIR"
-        ) from None

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, UInt64
 
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, bits, integers, key, uniform
-from bert_jax.data.layout import lay_out
+from bert_jax.data.layout import lay_out, shares
 from bert_jax.data.records import Rows
 from bert_jax.data.sentence_rows import SentenceRows
 from bert_jax.data.spans import Text, count_out, cut_sentence_pairs, cut_spans
@@ -133,7 +133,7 @@ class SentencePairs:
         """As Examples; token_type_ids are 0 in [CLS] A [SEP] and 1 in B [SEP]. nsp_labels: 1
         for a random B. sop_labels: 1 for swapped segments."""
         a, b, rooms, labels = self._segments(examples, keys)
-        a_keep, b_keep = _shares(a.sizes, b.sizes, rooms)
+        a_keep, b_keep = shares(a.sizes, b.sizes, rooms)
         draw = key(keys, Purpose.TRUNCATE)
         a_starts = a.starts + _front(a.sizes - a_keep, key(draw, 0))
         b_starts = b.starts + _front(b.sizes - b_keep, key(draw, 1))
@@ -256,15 +256,6 @@ def _as_it_is(
     keys: np.ndarray, a: Ranges, b: Ranges, rooms: np.ndarray, rows: np.ndarray
 ) -> tuple[Ranges, Ranges, dict[str, np.ndarray]]:
     return a, b, {}
-
-
-def _shares(
-    a: Int[np.ndarray, "B"], b: Int[np.ndarray, "B"], rooms: Int[np.ndarray, "B"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """How many tokens each segment keeps: the longer gives way first (released code)."""
-    half = rooms - rooms // 2
-    a_keep = np.where(a + b <= rooms, a, np.minimum(a, np.maximum(rooms - b, half)))
-    return a_keep, np.minimum(b, rooms - a_keep)
 
 
 def _front(excess: Int[np.ndarray, "B"], keys: UInt64[np.ndarray, "B"]) -> np.ndarray:

@@ -46,3 +46,12 @@ def lay_out(
         "segment_ids": (np.cumsum(begun, axis=1) * real).astype(np.int32),
         "position_ids": ((places - starts) * real).astype(np.int32),
     }
+
+
+def shares(
+    a: Int[np.ndarray, "B"], b: Int[np.ndarray, "B"], rooms: Int[np.ndarray, "B"]
+) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+    """How many tokens each segment of a pair keeps: the longer gives way first (released code)."""
+    half = rooms - rooms // 2
+    a_keep = np.where(a + b <= rooms, a, np.minimum(a, np.maximum(rooms - b, half)))
+    return a_keep, np.minimum(b, rooms - a_keep)

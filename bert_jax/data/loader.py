@@ -4,37 +4,30 @@ import bisect
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Int
 
 from bert_jax.data.config import DataConfig
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import Examples
 from bert_jax.data.masking import mask_tokens
 from bert_jax.data.phases import Phase
+from bert_jax.data.share import WHOLE, Share
 from bert_jax.data.vocabulary import Vocabulary
 
 HostBatch = dict[str, np.ndarray]
 
 
-class Share(NamedTuple):
-    """What a host reads of each global batch, cut into `of` equal parts: those of these numbers,
-    in ascending order. Which they are is decided by where its devices lie in the mesh."""
+@runtime_checkable
+class Batches(Protocol):
+    """batches[s]: this host's rows of global batch s, for s in range(len(batches))."""
 
-    parts: tuple[int, ...]
-    of: int
+    def __len__(self) -> int: ...
 
-    def rows(self, batch_size: int) -> Int[np.ndarray, "rows"]:
-        """Their numbers in the global batch, whose size `of` divides."""
-        size = batch_size // self.of
-        return (np.array(self.parts)[:, None] * size + np.arange(size)).ravel()
-
-
-WHOLE = Share((0,), 1)
+    def __getitem__(self, step: int) -> HostBatch: ...
 
 
 class TrainingBatches:
@@ -183,9 +176,7 @@ def _deaf(worker: int, workers: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def read(
-    batches: TrainingBatches | PhasedBatches | EvaluationBatches, start: int = 0, workers: int = 0
-) -> Iterator[HostBatch]:
+def read(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[HostBatch]:
     """Batches from step `start` on, made ahead of their use by a thread, or by `workers`
     processes. Their number does not change what comes or when."""
     steps = grain.MapDataset.source(batches)[start:]

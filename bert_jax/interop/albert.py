@@ -6,6 +6,7 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.interop.family import Family, because
+from bert_jax.interop.labels import classes, label_heads
 from bert_jax.interop.rows import Row, attention, dense, masked_token_head, norm, tables
 from bert_jax.models.config import EncoderConfig
 
@@ -21,7 +22,6 @@ def _body(config: EncoderConfig) -> list[Row]:
         *dense("encoder.layers.feedforward", f"{layer}.ffn", "up_"),
         *dense("encoder.layers.feedforward", f"{layer}.ffn_output", "down_"),
         *norm("encoder.layers.feedforward_norm", f"{layer}.full_layer_layer_norm"),
-        *(dense("encoder.pooler", "albert.pooler") if config.pooler else []),
     ]
 
 
@@ -48,11 +48,13 @@ ALBERT = Family(
             "predictions.dense", "predictions.LayerNorm", "predictions.bias", config
         ),
         "sop": lambda config: dense("heads.sop", "sop_classifier.classifier"),
+        **label_heads("classifier"),
     },
     architectures={
         (): "AlbertModel",
         ("mlm",): "AlbertForMaskedLM",
         ("mlm", "sop"): "AlbertForPreTraining",
+        **classes("Albert"),
     },
     aliases={
         "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
@@ -68,7 +70,9 @@ ALBERT = Family(
         "embedding_size": config.embedding_size,
         "num_hidden_groups": 1 if config.share == "all" else config.num_layers,
         "inner_group_num": 1,
+        "classifier_dropout_prob": config.hidden_dropout,
     },
     defaults={"hidden_act": "gelu_new", "num_hidden_groups": 1, "embedding_size": 128,
               "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    pooler="albert.pooler",
 )  # fmt: skip

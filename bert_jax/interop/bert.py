@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2018): BertForPreTraining and its parts; mBERT is the same."""
 
 from bert_jax.interop.family import Family, because
+from bert_jax.interop.labels import classes, label_heads
 from bert_jax.interop.rows import dense, encoder, masked_token_head
 
 BERT = Family(
@@ -15,12 +16,14 @@ BERT = Family(
             config,
         ),
         "nsp": lambda config: dense("heads.nsp", "cls.seq_relationship"),
+        **label_heads("classifier"),
     },
     architectures={
         (): "BertModel",
         ("mlm",): "BertForMaskedLM",
         ("nsp",): "BertForNextSentencePrediction",
         ("mlm", "nsp"): "BertForPreTraining",
+        **classes("Bert"),
     },
     aliases={
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -33,4 +36,5 @@ BERT = Family(
     ),
     more_ours=lambda values: {"max_positions": values.get("max_position_embeddings", 512)},
     more_theirs=lambda config: {"max_position_embeddings": config.max_positions},
+    pooler="bert.pooler.dense",
 )

@@ -1,6 +1,8 @@
-"""ELECTRA (Clark et al. 2020): a discriminator (head rtd) or a generator (head mlm)."""
+"""ELECTRA (Clark et al. 2020): a discriminator (head rtd) or a generator (head mlm). It has no
+pooler; fine-tuning adds one, with the erf GELU."""
 
 from bert_jax.interop.family import Family, because
+from bert_jax.interop.labels import classes, label_heads
 from bert_jax.interop.rows import dense, layers, masked_token_head, tables
 from bert_jax.models.config import EncoderConfig
 
@@ -10,7 +12,6 @@ def _fits(config: EncoderConfig, heads: tuple[str, ...]) -> str:
         (config.share != "none", f"its layers share nothing, these share={config.share}"),
         (config.position_offset > 0, "its positions begin at row 0"),
         (config.embedding_size == config.hidden_size, "it projects no tables of equal width"),
-        (config.pooler, "it has no pooler"),
         ("mlm" in heads and config.activation != "gelu", "its generator's head has the erf GELU"),
     )
 
@@ -38,11 +39,13 @@ ELECTRA = Family(
             *dense("heads.rtd", "discriminator_predictions.dense"),
             *dense("heads.rtd", "discriminator_predictions.dense_prediction", "out_"),
         ],
+        **label_heads("classifier.out_proj"),
     },
     architectures={
         (): "ElectraModel",
         ("mlm",): "ElectraForMaskedLM",
         ("rtd",): "ElectraForPreTraining",
+        **classes("Electra"),
     },
     aliases={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
     fits=_fits,
@@ -55,6 +58,16 @@ ELECTRA = Family(
     more_theirs=lambda config: {
         "max_position_embeddings": config.max_positions,
         "embedding_size": config.embedding_width,
+        "summary_last_dropout": config.hidden_dropout,
     },
     defaults={"embedding_size": 128},
+    poolers={"classify": "classifier.dense", "choose": "sequence_summary.summary"},
+    pooler_activation="gelu",
+    only={
+        "choose": {
+            "summary_type": "first",
+            "summary_use_proj": True,
+            "summary_activation": "gelu",
+        }
+    },
 )

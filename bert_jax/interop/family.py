@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bert_jax.errors import UserError
-from bert_jax.interop.rows import Row
+from bert_jax.interop.rows import Row, dense
 from bert_jax.models.config import EncoderConfig
 
 # Ours and theirs, in config.json; a family adds its own.
@@ -38,7 +38,9 @@ class Family:
 
     `heads`: rows of each head by our name for it. `architectures`: their class for a set of
     heads. `aliases`: names that a file may repeat another tensor under. `fits`: why an encoder
-    with these heads is none of this family, '' where it is one.
+    with these heads is none of this family, '' where it is one. `pooler`: under which name that
+    stands, '' for none; `poolers`: of a head that has its own. `only`: of a head, the values of
+    config.json that it is read with.
     """
 
     model_types: tuple[str, ...]
@@ -52,17 +54,42 @@ class Family:
     more_ours: Callable[[Mapping[str, Any]], dict[str, Any]]
     more_theirs: Callable[[EncoderConfig], dict[str, Any]]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    pooler: str = ""
+    poolers: Mapping[str, str] = field(default_factory=dict)
+    pooler_activation: str = "tanh"
+    only: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def rows(self, config: EncoderConfig, heads: tuple[str, ...]) -> list[Row]:
-        return self.body(config) + [row for head in heads for row in self.heads[head](config)]
+        pooler = dense("encoder.pooler", self.pooler_of(heads)) if config.pooler else []
+        of_heads = [row for head in heads for row in self.heads[head](config)]
+        return [*self.body(config), *pooler, *of_heads]
 
-    def to_ours(self, values: Mapping[str, Any], pooler: bool) -> EncoderConfig:
+    def pooler_of(self, heads: tuple[str, ...]) -> str:
+        return next((self.poolers[head] for head in heads if head in self.poolers), self.pooler)
+
+    def why_not(self, config: EncoderConfig, heads: tuple[str, ...]) -> str:
+        """Why an encoder with these heads is none of this family; '' where it is one."""
+        return because(
+            (config.pooler and not self.pooler_of(heads), "it has no pooler"),
+            (
+                config.pooler and config.pooler_activation != self.pooler_activation,
+                f"its pooler's activation is {self.pooler_activation}, not "
+                f"{config.pooler_activation}",
+            ),
+        ) or self.fits(config, heads)
+
+    def to_ours(
+        self, values: Mapping[str, Any], heads: tuple[str, ...], pooler: bool, num_labels: int
+    ) -> EncoderConfig:
         """Raises UserError for what is missing, of a wrong type, or not to be had here."""
         values = dict(type_vocab_size=2, layer_norm_eps=1e-12, initializer_range=0.02) | (
             dict(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1) | dict(self.defaults)
         ) | dict(values)  # fmt: skip
         for name, plain in UNSUPPORTED.items():
             if values.get(name, plain) not in (plain, None):
+                raise UserError(f"config.json: {name}={values[name]!r} is not supported")
+        for name, only in ((n, o) for head in heads for n, o in self.only.get(head, {}).items()):
+            if values.get(name, only) != only:
                 raise UserError(f"config.json: {name}={values[name]!r} is not supported")
         activation = values.get("hidden_act", "gelu")
         if activation not in ACTIVATIONS:
@@ -83,7 +110,10 @@ class Family:
             elif type(value) is not wanted:
                 raise UserError(f"config.json: {names.get(ours, ours)}={value!r} is not of type "
                                 f"{wanted.__name__}")  # fmt: skip
-        return EncoderConfig(**found, activation=ACTIVATIONS[activation], pooler=pooler)
+        return EncoderConfig(
+            **found, activation=ACTIVATIONS[activation], pooler=pooler,
+            pooler_activation=self.pooler_activation, num_labels=num_labels,
+        )  # fmt: skip
 
     def to_theirs(self, config: EncoderConfig, heads: tuple[str, ...]) -> dict[str, Any]:
         by_ours = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}

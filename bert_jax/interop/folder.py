@@ -3,39 +3,42 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from bert_jax.errors import UserError
 from bert_jax.interop import FAMILIES
 from bert_jax.interop.family import Family
+from bert_jax.interop.labels import LABEL_HEADS, names_of, which_head, written
 from bert_jax.interop.rows import Row
+from bert_jax.interop.tensors import WEIGHTS, Tensors
 from bert_jax.models.config import SHARED, EncoderConfig
 from bert_jax.models.encoder import Encoder
 from bert_jax.models.heads import HEADS
 from bert_jax.store import Folder
 
-CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
-PAIR_HEADS = ("nsp", "sop")  # they read the pooled first token
-# Buffers that older versions stored.
-_NO_WEIGHT = ("position_ids", "token_type_ids")
+CONFIG = "config.json"
+POOLED_HEADS = ("nsp", "sop", "classify", "choose")  # they read the pooled first token
 
 
 @dataclass(frozen=True)
 class Converted:
     """An encoder and heads by our names: `parameters` by dotted path, float32. `notes` say what
-    the folder had, or lacked, beside them."""
+    the folder had, or lacked, beside them; `labels` names what a head tells apart, where that has
+    names."""
 
     config: EncoderConfig
     heads: tuple[str, ...]
     parameters: dict[str, np.ndarray]
+    labels: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -59,17 +62,20 @@ def read_folder(folder: Path) -> Converted:
     """Raises UserError for a folder or family that cannot be read, naming what is wrong."""
     values = json.loads((folder / CONFIG).read_text())
     family = _family(folder, values["model_type"])
-    tensors = _Tensors(folder, family)
-    heads = tuple(h for h, rows in family.heads.items() if _has(tensors, rows(EncoderConfig())))
-    try:
-        config = family.to_ours(values, pooler=f"{family.prefix}.pooler" in tensors.prefixes)
-    except (UserError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: {error}") from error
+    tensors = Tensors(folder, family)
+    heads = _heads(tensors, family, values)
+    pooler = f"{family.pooler_of(heads)}.weight" in tensors.names
     notes: list[str] = []
-    if not config.pooler and (lost := [head for head in heads if head in PAIR_HEADS]):
+    if not pooler and (lost := [head for head in heads if head in POOLED_HEADS]):
         heads = tuple(head for head in heads if head not in lost)
         notes.append(f"{folder}: not used: the {lost[0]} head, as there is no pooler to feed it")
-    if reason := family.fits(config, heads):
+    width = _width(tensors, family, heads)
+    try:
+        config = family.to_ours(values, heads, pooler, width)
+        labels = names_of(values, heads, config.num_labels)
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: {error}") from error
+    if reason := family.why_not(config, heads):
         raise UserError(f"{folder}: config.json is of no {family.model_types[0]}: {reason}")
     parameters, used, shapes = {}, set(), _shapes(config, heads)
     for row in family.rows(config, heads):
@@ -89,7 +95,7 @@ def read_folder(folder: Path) -> Converted:
     if extra := tensors.names - used - family.aliases.keys():
         shown = ", ".join(sorted(extra)[:4]) + (", ..." if len(extra) > 4 else "")
         notes.append(f"{folder}: not used: {len(extra)} tensor(s): {shown}")
-    return Converted(config, heads, parameters, list(dict.fromkeys(notes)))
+    return Converted(config, heads, parameters, labels, list(dict.fromkeys(notes)))
 
 
 def write_folder(
@@ -99,11 +105,13 @@ def write_folder(
     heads: Iterable[str],
     special_ids: Mapping[str, int],
     files: Mapping[str, str],
+    labels: Sequence[str] = (),
 ) -> list[str]:
     """Write a folder that transformers loads; returns notes on what it could not take along.
 
-    `special_ids`: ids of pad, cls and sep. `files`: further files, as the tokenizer's. Raises
-    UserError where the folder exists and where no architecture of transformers is this encoder.
+    `special_ids`: ids of pad, cls and sep. `files`: further files, as the tokenizer's. `labels`:
+    names of what a head tells apart, where that has names. Raises UserError where the folder exists
+    and where no architecture of transformers is this encoder.
     """
     if folder.exists():
         raise UserError(f"{folder}: exists already; name a new folder, or delete it first")
@@ -120,6 +128,7 @@ def write_folder(
         "pad_token_id": special_ids["pad"],
         "bos_token_id": special_ids["cls"],
         "eos_token_id": special_ids["sep"],
+        **written(kept, config.num_labels, labels),
     }
     scratch = None
     try:
@@ -148,7 +157,7 @@ def _choose(
     reasons, found = [], []
     for family in FAMILIES:
         kept_here = tuple(head for head in family.heads if head in heads)
-        reason = family.fits(config, kept_here)
+        reason = family.why_not(config, kept_here)
         if not reason and config.position_offset not in (0, special_ids["pad"] + 1):
             reason = (
                 f"its positions begin at the padding's id + 1 = {special_ids['pad'] + 1}, these at "
@@ -159,7 +168,10 @@ def _choose(
             continue
         for kept in family.architectures:
             if set(kept) <= set(heads):
-                found.append((len(kept), family, kept))
+                # Of equals the one whose fine-tuning adds a pooler of this activation; tanh is also
+                # what a config has that says nothing.
+                alike = config.pooler_activation in (family.pooler_activation, "tanh")
+                found.append(((len(kept), alike), family, kept))
     if not found:
         raise UserError(f"transformers has no architecture for this encoder ({'; '.join(reasons)})")
     _, family, kept = max(found, key=lambda entry: entry[0])
@@ -193,8 +205,23 @@ def _shapes(config: EncoderConfig, heads: tuple[str, ...]) -> dict[str, tuple[in
     }
 
 
-def _has(tensors: "_Tensors", rows: list[Row]) -> bool:
-    return any(name in tensors.names for row in rows for name in row.theirs)
+def _heads(tensors: Tensors, family: Family, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The head that it was fine-tuned with, else those that it was pretrained with."""
+    there = tuple(
+        head
+        for head, rows in family.heads.items()
+        if any(name in tensors.names for row in rows(EncoderConfig()) for name in row.theirs)
+    )
+    head = which_head(values.get("architectures"), there)
+    return (head,) if head else tuple(one for one in there if one not in LABEL_HEADS)
+
+
+def _width(tensors: Tensors, family: Family, heads: tuple[str, ...]) -> int:
+    """How many logits the head of a fine-tuned model gives; 0 where there is none."""
+    if not set(heads) & set(LABEL_HEADS):
+        return 0
+    _, bias = family.heads[heads[0]](EncoderConfig())
+    return len(tensors.get(bias.theirs[0]))
 
 
 def _cut(name: str, array: np.ndarray, config: EncoderConfig, notes: list[str]) -> np.ndarray:
@@ -222,90 +249,3 @@ def _family(folder: Path, model_type: object) -> Family:
             return family
     known = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise UserError(f"{folder}: model_type={model_type!r} is not one of {known}")
-
-
-class _Tensors:
-    """The tensors of a folder by name, old names and missing prefixes made good."""
-
-    def __init__(self, folder: Path, family: Family):
-        self._folder = folder
-        self._files: dict[str, tuple[Path, str]] = {}
-        for path in self._paths():
-            try:
-                with safe_open(path, "numpy") as file:
-                    stored = list(file.keys())
-            except (OSError, SafetensorError) as error:
-                raise UserError(f"{path}: cannot be read ({error}); fetch it again") from error
-            for name in stored:
-                if name.rpartition(".")[2] not in _NO_WEIGHT:
-                    self._files[_new_name(name)] = path, name
-        if not any(name.startswith(family.prefix + ".") for name in self._files):
-            # A bare encoder was saved without its name.
-            self._files = {f"{family.prefix}.{name}": file for name, file in self._files.items()}
-        for alias, name in family.aliases.items():
-            if alias in self._files and name not in self._files:
-                self._files[name] = self._files.pop(alias)
-
-    @property
-    def names(self) -> set[str]:
-        return set(self._files)
-
-    @property
-    def prefixes(self) -> set[str]:
-        return {".".join(name.split(".")[:2]) for name in self._files}
-
-    def all(self, row: Row, layer: int) -> tuple[list[np.ndarray], list[str]]:
-        names = [name.format(layer) for name in row.theirs]
-        return [self.get(name) for name in names], names
-
-    def get(self, name: str) -> np.ndarray:
-        if name not in self._files:
-            raise UserError(f"{self._folder}: has no tensor {name}, which config.json leads to")
-        path, stored = self._files[name]
-        try:
-            with safe_open(path, "numpy") as file:
-                array = file.get_tensor(stored)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: {stored} cannot be read ({error})") from error
-        if array.dtype.kind not in "fV":
-            raise UserError(f"{path}: {stored} is of type {array.dtype}, not of floating point")
-        return np.asarray(array, np.float32)
-
-    def check_aliases(self, aliases: Mapping[str, str]) -> None:
-        """A stored copy of a tied tensor must be one."""
-        for alias, name in aliases.items():
-            if alias in self._files and not np.array_equal(self.get(alias), self.get(name)):
-                raise UserError(
-                    f"{self._folder}: {alias} is not {name}: the model is untied, and here the "
-                    f"output matrix is the word embedding"
-                )
-
-    def _paths(self) -> list[Path]:
-        if (self._folder / WEIGHTS).exists():
-            return [self._folder / WEIGHTS]
-        if (self._folder / SHARDS).exists():
-            try:
-                found = json.loads((self._folder / SHARDS).read_text())["weight_map"].values()
-                names = sorted({str(name) for name in found})
-            except (OSError, ValueError, KeyError, AttributeError) as error:
-                raise UserError(f"{self._folder / SHARDS}: cannot be read ({error})") from error
-            for name in names:
-                if Path(name).name != name:
-                    raise UserError(f"{self._folder / SHARDS}: {name!r} is no name of a file here")
-            return [self._folder / name for name in names]
-        if any(self._folder.glob("*.bin")):
-            raise UserError(
-                f"{self._folder}: its weights are a pickle (.bin), which can run any code and is "
-                f'never loaded; where you trust it, convert it once: python -c "from transformers '
-                f"import AutoModelForPreTraining as A; A.from_pretrained('{self._folder}')"
-                f".save_pretrained('{self._folder}-safe')\""
-            )
-        raise UserError(f"{self._folder}: has no {WEIGHTS} and no {SHARDS}")
-
-
-def _new_name(name: str) -> str:
-    """The first released checkpoints call the parts of a norm gamma and beta."""
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name

@@ -5,6 +5,7 @@ architecture.
 """
 
 from bert_jax.interop.family import Family, because
+from bert_jax.interop.labels import classes, label_heads
 from bert_jax.interop.rows import encoder, masked_token_head
 
 ROBERTA = Family(
@@ -14,9 +15,10 @@ ROBERTA = Family(
     heads={
         "mlm": lambda config: masked_token_head(
             "lm_head.dense", "lm_head.layer_norm", "lm_head.bias", config
-        )
+        ),
+        **label_heads("classifier.out_proj"),
     },
-    architectures={(): "RobertaModel", ("mlm",): "RobertaForMaskedLM"},
+    architectures={(): "RobertaModel", ("mlm",): "RobertaForMaskedLM", **classes("Roberta")},
     aliases={
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
@@ -35,4 +37,6 @@ ROBERTA = Family(
         "max_position_embeddings": config.max_positions + config.position_offset,
     },
     defaults={"pad_token_id": 1},
+    pooler="roberta.pooler.dense",
+    poolers={"classify": "classifier.dense"},
 )

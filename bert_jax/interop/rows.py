@@ -99,9 +99,8 @@ def layers(prefix: str, config: EncoderConfig) -> list[Row]:
 
 
 def encoder(prefix: str, config: EncoderConfig) -> list[Row]:
-    """Tables, blocks and pooler of those that changed no name of BERT's."""
-    pooler = dense("encoder.pooler", f"{prefix}.pooler.dense") if config.pooler else []
-    return [*tables(prefix, config), *layers(prefix, config), *pooler]
+    """Tables and blocks of those that changed no name of BERT's."""
+    return [*tables(prefix, config), *layers(prefix, config)]
 
 
 def masked_token_head(transform: str, after: str, bias: str, config: EncoderConfig) -> list[Row]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bert_jax.errors import UserError
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+POOLER_ACTIVATIONS = ("tanh", "gelu")
 # The parts of a block that `share` makes common to all layers, each with the norm after it.
 _ATTENTION, _FEEDFORWARD = ("attention", "attention_norm"), ("feedforward", "feedforward_norm")
 SHARED: dict[str, tuple[str, ...]] = {
@@ -40,6 +41,9 @@ class EncoderConfig:
     layer_norm_epsilon: float = 1e-12  # released code
     initializer_stddev: float = 0.02  # released code: truncated normal
     pooler: bool = True  # dense and tanh over [CLS]: the C of section 3
+    # Of the pooler; where there is none, of the one that fine-tuning adds (ELECTRA's code: gelu).
+    pooler_activation: str = "tanh"
+    num_labels: int = 0  # what the head of a fine-tuned model tells apart; pretraining has none
     vocab_multiple: int = 128  # inside, V is padded to a multiple of this; never set by the mesh
     dtype: str = "float32"  # of the arithmetic; parameters are always float32
     scan_layers: bool = True  # one compiled block for all layers; False unrolls them
@@ -62,7 +66,7 @@ class EncoderConfig:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be 1 or more")
         if self.vocab_size > _MOST_PIECES:  # a tokenizer's trainer would end without a word
             raise UserError(f"model.vocab_size={self.vocab_size}: must be {_MOST_PIECES} or less")
-        for name in ("embedding_size", "position_offset"):
+        for name in ("embedding_size", "position_offset", "num_labels"):
             if getattr(self, name) < 0:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be 0 or more")
         if self.hidden_size % self.num_heads:
@@ -77,7 +81,8 @@ class EncoderConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be in [0, 1)")
         for name, choices in (
-            ("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT), ("share", SHARED),
+            ("activation", ACTIVATIONS), ("pooler_activation", POOLER_ACTIVATIONS),
+            ("dtype", DTYPES), ("remat", REMAT), ("share", SHARED),
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise UserError(

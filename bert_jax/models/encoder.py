@@ -9,6 +9,7 @@ from bert_jax.models.block import PostNormBlock
 from bert_jax.models.config import SHARED, EncoderConfig
 from bert_jax.models.dropout import fold
 from bert_jax.models.embeddings import Embeddings
+from bert_jax.models.feedforward import ACTIVATIONS
 from bert_jax.models.initializers import normal, zeros
 
 # What of a block is kept for the backward pass, by config.remat.
@@ -31,16 +32,18 @@ class Projection(nnx.Module):
 
 
 class Pooler(nnx.Module):
-    """tanh(W·h₀ + b) of the first token (Devlin et al. 2018: C; the dense is the code's)."""
+    """activation(W·h₀ + b) of the first token (Devlin et al. 2018: C; the dense and its tanh are
+    the code's)."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.kernel = normal(config, rngs, "kernel_de", (config.hidden_size,) * 2)
         self.bias = zeros("vector_d", (config.hidden_size,))
+        self.activation = ACTIVATIONS[config.pooler_activation]
 
     def __call__(self, hidden: Float[Array, "B S D"]) -> Float[Array, "B D"]:
         first = hidden[:, 0]
         kernel, bias = self.kernel[...].astype(first.dtype), self.bias[...].astype(first.dtype)
-        return jnp.tanh(first @ kernel + bias)
+        return self.activation(first @ kernel + bias)
 
 
 class Encoder(nnx.Module):
@@ -62,6 +65,7 @@ class Encoder(nnx.Module):
                 setattr(self.layers, name, getattr(common, name))
         self.pooler = Pooler(config, rngs) if config.pooler else None
         self.num_layers = config.num_layers
+        self.hidden_dropout = config.hidden_dropout  # that of a head too
         self.scan_layers = config.scan_layers
         self.stored = STORED.get(config.remat)
 

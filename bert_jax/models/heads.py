@@ -77,10 +77,26 @@ class TokenHead(nnx.Module):
         return (x @ self.out_kernel[...] + self.out_bias[...])[..., 0]
 
 
-# By what they score; a model that was pretrained has some of these.
+class LabelHead(nnx.Module):
+    """A logit a label, float32: W·h + b, of the pooled first token or of every token (Devlin et al.
+    2018, 3.2 and figure 4)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        self.kernel = normal(config, rngs, "kernel_de", (config.hidden_size, config.num_labels))
+        self.bias = zeros("vector_d", (config.num_labels,))
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows C"]:
+        return x.astype(jnp.float32) @ self.kernel[...] + self.bias[...]
+
+
+# By what they score; a model that was pretrained has some of these, a fine-tuned one has one.
 HEADS: dict[str, Callable[[EncoderConfig, nnx.Rngs], nnx.Module]] = {
     "mlm": MaskedTokenHead,
     "nsp": PairHead,
     "sop": PairHead,
     "rtd": TokenHead,
+    "classify": LabelHead,
+    "tag": LabelHead,
+    "answer": LabelHead,
+    "choose": LabelHead,
 }

@@ -10,8 +10,9 @@ import pytest
 
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import EvaluationBatches, Share, read
+from bert_jax.data.loader import EvaluationBatches, read
 from bert_jax.data.records import Rows
+from bert_jax.data.share import Share
 from bert_jax.data.unigram import unigram_loss
 from tests import tiny
 
@@ -190,9 +191,9 @@ def test_data_brings_no_jax(corpus):
     code = f"""
 import sys, pkgutil, importlib
 import bert_jax.data
-for module in pkgutil.iter_modules(bert_jax.data.__path__):
-    if module.name != "loader":
-        importlib.import_module("bert_jax.data." + module.name)
+for module in pkgutil.walk_packages(bert_jax.data.__path__, "bert_jax.data."):
+    if module.name != "bert_jax.data.loader":
+        importlib.import_module(module.name)
 assert "jax" not in sys.modules and "flax" not in sys.modules
 from tests import tiny
 from bert_jax.data.loader import read

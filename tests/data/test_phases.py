@@ -9,9 +9,10 @@ import pytest
 from bert_jax import config as configs
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.examples import build_examples
-from bert_jax.data.loader import PhasedBatches, Share, TrainingBatches, read
+from bert_jax.data.loader import PhasedBatches, TrainingBatches, read
 from bert_jax.data.phases import phases
 from bert_jax.data.records import Rows
+from bert_jax.data.share import Share
 from bert_jax.errors import UserError
 from configs import albert, bert, electra, roberta, xlmr
 from tests import tiny

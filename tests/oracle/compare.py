@@ -26,6 +26,7 @@ from configs import albert, bert, electra, roberta, xlmr
 from tests import tiny
 from tests.configs.test_counts import counted, model_of
 from tests.oracle import cases
+from tests.oracle.inputs import labelled
 
 REFERENCE = Path(__file__).parent / "reference.py"
 # Ours to theirs, at sizes that no fixture has.
@@ -50,6 +51,25 @@ OURS = {
     "AlbertForPreTraining": (replace(MODEL, embedding_size=18, share="all"), ("mlm", "sop")),
     "ElectraForPreTraining": (replace(MODEL, pooler=False, embedding_size=18), ("rtd",)),
     "ElectraForMaskedLM": (replace(MODEL, pooler=False, embedding_size=18), ("mlm",)),
+}  # fmt: skip
+# The same of fine-tuned ones: an encoder of each family.
+FINETUNED = {
+    "Bert": MODEL,
+    "Roberta": replace(MODEL, position_offset=2, type_vocab_size=1),
+    "Albert": replace(MODEL, embedding_size=18, share="all"),
+    "Electra": replace(MODEL, embedding_size=18, pooler_activation="gelu"),
+}
+ENDINGS = {
+    "classify": "ForSequenceClassification", "tag": "ForTokenClassification",
+    "answer": "ForQuestionAnswering", "choose": "ForMultipleChoice",
+}  # fmt: skip
+WIDTHS = {"classify": 4, "tag": 5, "answer": 2, "choose": 1}
+OURS |= {
+    family + ending: (
+        replace(model, num_labels=WIDTHS[head], pooler=head in ("classify", "choose")), (head,),
+    )
+    for family, model in FINETUNED.items()
+    for head, ending in ENDINGS.items()
 }  # fmt: skip
 PARTLY_SHARED = {
     share: (replace(MODEL, embedding_size=18, share=share), ("mlm", "sop"))
@@ -85,6 +105,7 @@ def main() -> None:
             for name, value in cases.part(fresh, "output").items():
                 np.testing.assert_allclose(committed[name], value, rtol=0, atol=1e-5)
             print(f"{path.stem}: theirs computed here equals theirs; the fixture is today's")
+        finetune(scratch, oracle, arguments.update)
         tokenizers = {
             (kind, names, lower): train_tokenizer(
                 kind, iter(tiny.sentences(400)), 300, lower, names
@@ -110,6 +131,24 @@ def main() -> None:
             mine = [[v.cls, *ids, v.sep] for ids in tokenizer.encode(texts)]
             assert mine == json.loads((scratch / "ids.json").read_text()), kind
             print(f"tokenizer {kind}, {names}: AutoTokenizer gives our ids")
+
+
+def finetune(scratch: Path, oracle, update: bool) -> None:
+    """The losses of 20 steps, from a checkpoint that transformers has just written."""
+    (scratch / "training").mkdir()
+    oracle("train", scratch / "training")
+    for path in sorted((scratch / "training").iterdir()):
+        fresh = cases.load(path)
+        found = cases.read_case(fresh, scratch / f"{path.stem}-trained")
+        difference = cases.compare_training(fresh, found)
+        if update:
+            (cases.TRAINING / path.name).write_bytes(path.read_bytes())
+        committed = cases.load(cases.TRAINING / path.name)["output/loss"]
+        np.testing.assert_allclose(committed, fresh["output/loss"], rtol=0, atol=1e-5)
+        print(
+            f"{path.stem}: {len(committed)} steps of fine-tuning, losses equal within "
+            f"{difference:.1e}"
+        )
 
 
 def count_presets(scratch: Path, oracle) -> None:
@@ -138,26 +177,42 @@ def there_and_back(model, heads, tokenizer, output, oracle) -> None:
     """Random parameters written by convert; where there is an oracle, its numbers beside ours."""
     module = build_pretrained(model, heads, nnx.Rngs(1))
     state = nnx.state(module, nnx.Param)
-    convert(pretrained.Pretrained("random", model, heads, state, tokenizer), output)
+    (head,) = heads if set(heads) & set(ENDINGS) else ("",)
+    named = model.num_labels if head in ("classify", "tag") else 0
+    names = tuple(f"name {number}" for number in range(named))
+    convert(pretrained.Pretrained("random", model, heads, state, tokenizer, names), output)
     if oracle is None:
         return
     rng = np.random.default_rng(3)
-    real = np.arange(27) < np.array([27, 8, 20, 3])[:, None]
     vocabulary = tokenizer.vocabulary
-    ids = rng.integers(5, model.vocab_size - 1, real.shape)
-    inputs = {
-        "input_ids": np.where(real, ids, vocabulary.pad),
-        "token_type_ids": rng.integers(0, model.type_vocab_size, real.shape) * real,
-        "attention_mask": real.astype(np.int64),
-        "labels": np.where(real & (rng.random(real.shape) < 0.5), ids, -100),
-        "pair_labels": rng.integers(0, 2, 4),
-    }
+    if head:
+        inputs = labelled(
+            head, rng, 27, model.vocab_size, model.type_vocab_size, vocabulary.pad,
+            model.num_labels,
+        )  # fmt: skip
+    else:
+        inputs = unlabelled(rng, model, vocabulary.pad)
     given = {f"input/{name}": value for name, value in inputs.items()}
     np.savez(output.with_suffix(".npz"), **given)
     oracle("run", output, output.with_suffix(".npz"), output.with_suffix(".out.npz"))
     theirs = cases.load(output.with_suffix(".out.npz"))
     given["config"] = np.array((output / "config.json").read_text())
-    cases.compare(given | theirs, read_folder(output))
+    found = read_folder(output)
+    assert found.labels == names
+    cases.compare(given | theirs, found)
+
+
+def unlabelled(rng: np.random.Generator, model: EncoderConfig, pad: int) -> dict[str, np.ndarray]:
+    """Rows as for pretraining, with labels of its objectives."""
+    real = np.arange(27) < np.array([27, 8, 20, 3])[:, None]
+    ids = rng.integers(5, model.vocab_size - 1, real.shape)
+    return {
+        "input_ids": np.where(real, ids, pad),
+        "token_type_ids": rng.integers(0, model.type_vocab_size, real.shape) * real,
+        "attention_mask": real.astype(np.int64),
+        "labels": np.where(real & (rng.random(real.shape) < 0.5), ids, -100),
+        "pair_labels": rng.integers(0, 2, 4),
+    }
 
 
 if __name__ == "__main__":

@@ -30,21 +30,22 @@ def test_unrolled_too(name, tmp_path):
     cases.compare(given, cases.read_case(given, tmp_path / name), scan_layers=False)
 
 
-@pytest.mark.parametrize("name", cases.NAMES)
+@pytest.mark.parametrize("name", cases.NAMES + cases.FINETUNED)
 def test_out_and_in_again_is_the_identity(name, tmp_path):
     given = cases.load(cases.FIXTURES / f"{name}.npz")
     found = cases.read_case(given, tmp_path / "theirs")
     special = {"pad": json.loads(str(given["config"]))["pad_token_id"], "cls": 2, "sep": 3}
     notes = write_folder(
-        tmp_path / "ours", found.config, found.parameters, found.heads, special, {"note.txt": "x"}
-    )
+        tmp_path / "ours", found.config, found.parameters, found.heads, special,
+        {"note.txt": "x"}, found.labels,
+    )  # fmt: skip
     assert not notes and (tmp_path / "ours" / "note.txt").read_text() == "x"
     theirs, ours = part_of(given), load_file(tmp_path / "ours" / "model.safetensors")
     assert ours.keys() == theirs.keys()
     for tensor, value in theirs.items():
         np.testing.assert_array_equal(ours[tensor], value, strict=True)
     again = read_folder(tmp_path / "ours")
-    assert (again.config, again.heads) == (found.config, found.heads)
+    assert (again.config, again.heads, again.labels) == (found.config, found.heads, found.labels)
     for path, value in found.parameters.items():
         np.testing.assert_array_equal(again.parameters[path], value, strict=True)
 

@@ -126,31 +126,55 @@ def parquet(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterator[
         raise UserError(f"{path}: damaged Parquet file ({reason}); fetch it again") from None
 
 
-def tfds_split(
-    builder: Any, split: str, name: str, column: str, cleaning: Cleaning
-) -> Iterator[Document]:
-    """An example a document, of whose text feature `column` is the text."""
-    where = f"tfds:{name}#{split}"
+def tfds_builder(dataset: str) -> Any:
+    """TFDS's builder of a dataset that is prepared: a folder, or a name that it finds."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"tfds:{dataset}: {error}; pip install tensorflow-datasets (no TensorFlow)"
+        ) from None
+    try:
+        if Path(dataset).is_dir():
+            return tfds.builder_from_directory(dataset)
+        return tfds.builder(dataset, try_gcs=False)
+    except Exception as error:  # of many kinds, TFDS's own among them
+        reason = one_line(error, 200)
+        raise UserError(
+            f"tfds:{dataset}: no dataset that is prepared here ({reason}); name the folder "
+            f"with its dataset_info.json, or set TFDS_DATA_DIR"
+        ) from None
+
+
+def tfds_examples(builder: Any, split: str, where: str) -> Iterator[dict[str, Any]]:
+    """The examples of a split in order, read a few hundred at once."""
     if split not in builder.info.splits:
         known = ", ".join(builder.info.splits) or "none that is prepared"
         raise UserError(f"{where}: no such split; there are {known}")
-    if column not in builder.info.features:
-        raise _no_column(where, column, sorted(builder.info.features))
     try:
         source = builder.as_data_source(split=split)
         for start in range(0, len(source), _BATCH):
-            numbers = range(start, min(start + _BATCH, len(source)))
-            for number, record in zip(numbers, source.__getitems__(list(numbers)), strict=True):
-                raw = record[column]
-                if not isinstance(raw, bytes | str):
-                    raise UserError(f"{where}: feature {column} is no text; name another")
-                raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-                yield from _record(raw, f"{where}: example {number}", f"{name}:{number}", cleaning)
+            yield from source.__getitems__(list(range(start, min(start + _BATCH, len(source)))))
     except (RuntimeError, OSError, NotImplementedError) as error:
         reason = one_line(error, 200)
         raise UserError(
             f"{where}: cannot be read ({reason}); prepare it again, with file_format=array_record"
         ) from None
+
+
+def tfds_split(
+    builder: Any, split: str, name: str, column: str, cleaning: Cleaning
+) -> Iterator[Document]:
+    """An example a document, of whose text feature `column` is the text."""
+    where = f"tfds:{name}#{split}"
+    if column not in builder.info.features:
+        raise _no_column(where, column, sorted(builder.info.features))
+    for number, record in enumerate(tfds_examples(builder, split, where)):
+        raw = record[column]
+        if not isinstance(raw, bytes | str):
+            raise UserError(f"{where}: feature {column} is no text; name another")
+        raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+        yield from _record(raw, f"{where}: example {number}", f"{name}:{number}", cleaning)
 
 
 READERS: dict[str, Reader] = {"text": plain_text, "jsonl": json_lines, "parquet": parquet}

@@ -1,0 +1,1 @@
+"""Labelled data for fine-tuning: files to records, records to examples, examples to batches."""

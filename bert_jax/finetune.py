@@ -1,0 +1,240 @@
+"""Fine-tune an encoder on labelled data, and score it after every epoch.
+
+  python -m bert_jax.finetune --config=configs/tasks/glue.py:sst2 --data=data/sst2 \\
+      --init=runs/base --workdir=runs/sst2 --seeds=5
+
+MODEL (--init) is a workdir of bert_jax.pretrain or a Hugging Face folder. --data is the folder of
+the files that task.train and task.dev name; any field can be set, as --config.epochs=4. With
+--seeds=N the task is trained N times, from config.seed on, in WORKDIR/seed-K, and the spread is
+told: of small tasks one seed says little. The same command again goes on after the last epoch that
+was finished. The workdir then holds config.json, model.json, tokenizer/, checkpoints/,
+metrics.jsonl, and scores.json and predictions.jsonl of the best epoch.
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import jax
+import optax
+from absl import flags
+from jax.sharding import Mesh
+
+from bert_jax import cli, finetuned, pretrained, progress
+from bert_jax.data.labelled.batches import LabelledBatches
+from bert_jax.data.labelled.labels import LabelSet
+from bert_jax.data.loader import read
+from bert_jax.errors import UserError
+from bert_jax.files import lock, write_whole
+from bert_jax.store import Folder, reach
+from bert_jax.task import KINDS, TaskConfig, best_of, row_format
+from bert_jax.tasks.base import FineTuning
+from bert_jax.tasks.scores.spread import over_seeds
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.depth import DepthConfig, scale_by_depth
+from bert_jax.training.feed import Feed
+from bert_jax.training.flops import Pass, train_flops
+from bert_jax.training.mesh import MeshConfig, build_mesh
+from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
+from bert_jax.training.optim import OptimizerConfig, build_optimizer
+from bert_jax.training.rates import Rates
+from bert_jax.training.step import init_state, make_train_step
+
+_MAX_SKIPPED = 10
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How an encoder is fine-tuned. Section numbers are Devlin et al. 2018."""
+
+    seed: int = 0  # of the head, the order and dropout
+    task: TaskConfig = field(default_factory=TaskConfig)
+    epochs: int = 3  # A.3: 2 to 4
+    batch_size: int = 32  # A.3
+    accumulation: int = 1  # parts that a batch goes through in, to the same update
+    warmup: float = 0.1  # of all steps (released code); then the rate falls to 0
+    dropout: float = 0.1  # A.3, everywhere
+    dtype: str = "float32"
+    patience: int = 0  # epochs without a better score, after which it ends; 0: never
+    log_every: int = 10
+    # A.3: 5e-5, 3e-5 or 2e-5
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "accumulation", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be 1 or more")
+        if self.patience < 0 or not 0 <= self.seed < 2**31:
+            raise UserError(f"patience={self.patience}, seed={self.seed}: must not be negative")
+        for name in ("warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be in [0, 1)")
+        if self.batch_size % self.accumulation:
+            raise UserError(
+                f"batch_size={self.batch_size} is not divisible by accumulation={self.accumulation}"
+            )
+
+
+def main() -> None:
+    values = flags.FLAGS
+    config = cli.read_config(FinetuneConfig)
+    if values.data:
+        config = replace(config, task=replace(config.task, data=values.data))
+    workdir, init = reach(cli.required("workdir")), cli.required("init")
+    mesh = build_mesh(config.mesh, config.batch_size, [])
+    with jax.set_mesh(mesh):
+        if values.seeds == 1:
+            tell(config.task, [finetune(config, init, workdir, mesh)])
+            return
+        found = []
+        for seed in range(config.seed, config.seed + values.seeds):
+            print(f"seed {seed}")
+            folder = workdir / f"seed-{seed}"
+            found.append(finetune(replace(config, seed=seed), init, folder, mesh))
+        tell(config.task, found)
+        write_whole(workdir / finetuned.SCORES, json.dumps(found, indent=2) + "\n")
+
+
+def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> dict[str, Any]:
+    """Train to the last epoch, from the newest checkpoint of the workdir if it has one, else from
+    the MODEL `init`. Returns the scores of the best epoch, with its `epoch` and `step`."""
+    began, task, kind = time.monotonic(), config.task, KINDS[config.task.kind]
+
+    # The model that it begins from, and what is labelled.
+    source = pretrained.load(init)
+    tokenizer = source.tokenizer
+    files = task.train, task.dev
+    records = {name: list(kind.read(task, task.file(name), True)) for name in files}
+    labels = None
+    if kind.named and task.labels:
+        labels = LabelSet.given(task.labels.split())
+    elif kind.named:
+        labels = LabelSet.found(records[task.train])
+    form = row_format(task, source.config)
+    train, dev = (kind.examples(task, records[name], tokenizer, form, labels) for name in files)
+    print(
+        f"{len(train)} examples, {train.cut} cut to {task.max_length} tokens; to score "
+        f"{len(dev)}, {dev.cut} cut" + (f"; labels {' '.join(labels.names)}" if labels else "")
+    )
+
+    # What is learned, and how.
+    objective = FineTuning(kind.learned(task, labels))
+    model = replace(
+        source.config, num_labels=kind.width(labels), pooler=objective.task.pooled,
+        hidden_dropout=config.dropout, attention_dropout=config.dropout, dtype=config.dtype,
+    )  # fmt: skip
+    batches = LabelledBatches(train, task.buckets, config.batch_size, config.seed, 1 << 30)
+    epoch_steps = batches.steps_per_epoch
+    steps = config.epochs * epoch_steps
+    optimizer = replace(config.optimizer, warmup_steps=math.ceil(config.warmup * steps))
+    tx = optax.chain(
+        build_optimizer(optimizer, steps),
+        scale_by_depth(config.depth, model.num_layers, epoch_steps),
+    )
+
+    # The workdir, and the state: from the newest checkpoint, else from the model.
+    workdir.mkdir(parents=True, exist_ok=True)
+    locked = lock(workdir)
+    finetuned.begin(workdir, asdict(config), init, objective.task.name, model, labels)
+    tokenizer.save(workdir / "tokenizer")
+    checkpoints = Checkpoints(workdir, 1, keep_best=1)
+    state = init_state(objective, model, tx, config.seed)
+    restored, notes = checkpoints.restore_newest(state)
+    if restored is None:
+        notes += pretrained.begin(init, objective, model, state.parameters, tokenizer)
+    state = restored or state
+    start = int(state.step)
+    for note in notes:
+        print(note)
+
+    # Steps.
+    train_step = make_train_step(objective, model, tx, config.seed, config.accumulation)
+    forward = finetuned.make_forward(objective, model)
+    feed = Feed(read(batches, start), objective.fields, mesh)
+    passes = [Pass(*one) for one in objective.passes(model, 0, 0)]
+    kept = [record for record in read_metrics(workdir) if record["step"] <= start]
+    history = [record for record in kept if "eval_loss" in record]
+    rates, lengths = Rates(began), set[int]()
+    with progress.training(start, steps) as shown:
+        writer = MetricsWriter(workdir, kept)
+        lagged = LaggedMetrics(writer, shown, _MAX_SKIPPED)
+        step = start
+        while step < steps and not _ended(config, history):
+            step, batch = step + 1, next(feed)
+            length = batch["input_ids"].shape[-1]
+            lengths.add(length)
+            state, numbers = train_step(state, batch)
+            rates.add(numbers["real_tokens"], train_flops(passes, length) * config.batch_size)
+            lagged.write()
+            shown(step, {})
+            if step % config.log_every == 0 or step % epoch_steps == 0:
+                waited = feed.take_waited()
+                lagged.hold(step, numbers, rates.take(waited), {"compilations": len(lengths)})
+            if step % epoch_steps == 0:
+                jax.block_until_ready(numbers)
+                with rates.aside("evaluation"):
+                    outputs, loss = finetuned.outputs(
+                        forward, objective, state.parameters, dev, task.buckets,
+                        config.batch_size, mesh,
+                    )  # fmt: skip
+                scores, predictions = kind.judge(task, records[task.dev], dev, outputs, labels)
+                record = {f"eval_{name}": value for name, value in scores.items()}
+                lagged.hold(step, {"epoch": step // epoch_steps, "eval_loss": loss} | record)
+                with rates.aside("saving"):
+                    lagged.write()
+                    writer.sync()
+                    history.append({"step": step, "eval_loss": loss} | record)
+                    if _best(task, history)["step"] == step:
+                        finetuned.write_scores(workdir, step, step // epoch_steps, scores)
+                        finetuned.write_predictions(workdir, predictions)
+                    checkpoints.save(step, state, _rank(task, history))
+    checkpoints.close()
+    writer.close()
+    locked.close()
+    return finetuned.read_scores(workdir)
+
+
+def _best(task: TaskConfig, history: list[dict]) -> dict:
+    """The first epoch of the highest score."""
+    return max(history, key=lambda record: record[f"eval_{best_of(task)}"])
+
+
+def _rank(task: TaskConfig, history: list[dict]) -> float:
+    """Of the newest epoch, lower for a better one. Of equal scores the first is the best, so that
+    its checkpoint is the one that is kept."""
+    newest, best = (
+        record[f"eval_{best_of(task)}"] for record in (history[-1], _best(task, history))
+    )
+    if history[-1] is _best(task, history):
+        return -newest
+    return max(-newest, math.nextafter(-best, math.inf))
+
+
+def _ended(config: FinetuneConfig, history: list[dict]) -> bool:
+    if not config.patience or not history:
+        return False
+    place = history.index(_best(config.task, history))
+    return len(history) - 1 - place >= config.patience
+
+
+def tell(task: TaskConfig, found: list[dict[str, Any]]) -> None:
+    """A line a score; of several seeds the median and the range."""
+    for name in found[0]["scores"]:
+        spread = over_seeds([one["scores"].get(name, 0.0) for one in found])
+        between = f" ({spread.lowest:.4f} to {spread.highest:.4f})" if spread.runs > 1 else ""
+        print(f"{name} {spread.median:.4f}{between}")
+    if len(found) > 1:
+        print(f"medians of {len(found)} seeds, each of its epoch of the best {best_of(task)}")
+
+
+if __name__ == "__main__":
+    cli.define_config()
+    flags.DEFINE_string("workdir", "", "where it is kept; the same folder again goes on with it")
+    flags.DEFINE_string("init", "", "the MODEL that it begins from")
+    flags.DEFINE_string("data", "", "the folder of the task's files")
+    flags.DEFINE_integer("seeds", 1, "how often, from config.seed on", lower_bound=1)
+    cli.run(main, __doc__, lambda: asdict(FinetuneConfig()))

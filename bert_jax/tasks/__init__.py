@@ -1,0 +1,1 @@
+"""What a pretrained encoder is fine-tuned for, and how well it does it."""

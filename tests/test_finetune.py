@@ -1,0 +1,173 @@
+"""Fine-tuning from a MODEL to scores, in the process of the tests; the program's own lines last."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from bert_jax import finetuned, pretrained
+from bert_jax.errors import UserError
+from bert_jax.finetune import finetune
+from bert_jax.tasks.base import FineTuning
+from bert_jax.tasks.sentences import Classification
+from bert_jax.training.depth import DepthConfig, scale_by_depth
+from bert_jax.training.metrics import read_metrics
+from tests import tiny
+from tests.finetuning import config_of
+from tests.test_programs import start
+
+
+@pytest.mark.parametrize(
+    "task, score, least",
+    [
+        ({}, "accuracy", 0.95),
+        ({"kind": "regress", "label": "number", "metrics": "pearson spearman"}, "pearson", 0.9),
+        ({"kind": "tag", "train": "train.txt", "dev": "dev.txt"}, "f1", 0.95),
+        ({"kind": "answer", "train": "train.json", "dev": "dev.json"}, "f1", 90),
+        ({"kind": "choose", "texts": "context right wrong", "label": "index"}, "accuracy", 0.0),
+    ],
+    ids=["classify", "regress", "tag", "answer", "choose"],
+)
+def test_each_kind_is_learned(encoder, labelled, tmp_path, mesh, task, score, least):
+    found = finetune(config_of(labelled, task=task), encoder, tmp_path / "run", mesh)
+    assert found["scores"][score] >= least
+    records = [record for record in read_metrics(tmp_path / "run") if "eval_loss" in record]
+    assert [record["epoch"] for record in records] == [*range(1, 9)]
+    assert max(record[f"eval_{score}"] for record in records) == found["scores"][score]
+    assert records[-1]["compilations"] <= 2
+    predictions = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    assert len(predictions) == 24 and isinstance(json.loads(predictions[0]), dict)
+
+
+def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monkeypatch):
+    config = config_of(labelled, dropout=0.1, epochs=3)
+    whole = finetune(config, encoder, tmp_path / "whole", mesh)
+    judged = []
+
+    def outputs(*arguments):
+        judged.append(1)
+        if len(judged) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    real = finetuned.outputs
+    monkeypatch.setattr(finetuned, "outputs", outputs)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config, encoder, tmp_path / "cut", mesh)
+    monkeypatch.setattr(finetuned, "outputs", real)
+    assert finetune(config, encoder, tmp_path / "cut", mesh) == whole
+
+    def kept(workdir):
+        measured = ("seconds", "tokens_per_second", "mfu", "loader_wait", "goodput", "compilations")
+        return [
+            {n: v for n, v in record.items() if not n.startswith(measured) and "share" not in n}
+            for record in read_metrics(tmp_path / workdir)
+        ]
+
+    assert [r["loss"] for r in kept("cut")[:-1] if "loss" in r] == [
+        r["loss"] for r in kept("whole")[:-1] if "loss" in r
+    ]
+    with pytest.raises(UserError, match="begun with another config.json"):
+        finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
+
+
+def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
+    config = config_of(labelled, epochs=9, patience=1, optimizer={"learning_rate": 1e-9})
+    found = finetune(config, encoder, tmp_path / "run", mesh)
+    assert found["epoch"] == 1 and read_metrics(tmp_path / "run")[-1]["epoch"] == 2
+    # Its checkpoint is there, though the score of the second is the same.
+    assert pretrained.load(tmp_path / "run").heads == ("classify",)
+
+
+def test_shares_by_depth_are_what_the_formula_says():
+    size = replace(tiny.MODEL, num_labels=2)
+    state = nnx.state(FineTuning(Classification()).build(size, nnx.Rngs(0)), nnx.Param)
+    ones = jax.tree.map(lambda x: x * 0 + 1, state)
+
+    def shares(step, **config):
+        tx = scale_by_depth(DepthConfig(**config), size.num_layers, steps_per_epoch=10)
+        updates, _ = tx.update(ones, optax.ScaleByScheduleState(jnp.int32(step)))
+        flat = {".".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(updates)}
+        for name, value in flat.items():
+            own = name.startswith("encoder.layers")
+            rows = value.reshape(size.num_layers if own else 1, -1)
+            assert (rows == rows[:, :1]).all(), name
+        return [
+            float(flat["encoder.embeddings.word"].ravel()[0]),
+            *(float(one.ravel()[0]) for one in flat["encoder.layers.attention.qkv_bias"]),
+            float(flat["encoder.pooler.bias"][0]), float(flat["heads.classify.bias"][0]),
+        ]  # fmt: skip
+
+    np.testing.assert_allclose(shares(0, decay=0.5), [0.5**4, 0.5**3, 0.5**2, 1, 1])
+    assert shares(0) == [1, 1, 1, 1, 1]
+    assert shares(0, frozen_layers=1) == [0, 0, 1, 1, 1]
+    assert shares(9, unfreeze_epochs=1.0) == [0, 0, 0, 1, 1]
+    assert shares(10, unfreeze_epochs=1.0) == [0, 0, 1, 1, 1]
+    assert shares(30, unfreeze_epochs=1.0) == [1, 1, 1, 1, 1]
+    with pytest.raises(UserError, match="has 2 layers"):
+        shares(0, frozen_layers=3)
+
+
+def test_frozen_layers_do_not_move(encoder, labelled, tmp_path, mesh):
+    config = config_of(
+        labelled, epochs=1, depth={"frozen_layers": 1}, optimizer={"weight_decay": 0.1}
+    )
+    finetune(config, encoder, tmp_path / "run", mesh)
+    before, after = (pretrained.load(where).parameters for where in (encoder, tmp_path / "run"))
+    mine, theirs = (dict(nnx.to_flat_state(one)) for one in (after, before))
+    moved = {
+        ".".join(map(str, path)): np.abs(
+            np.asarray(v.get_value()) - np.asarray(theirs[path].get_value())
+        )
+        for path, v in mine.items()
+        if path in theirs
+    }
+    for name, change in moved.items():
+        if name.startswith("encoder.layers"):
+            assert (change[0] == 0).all() and (change[1] > 0).any(), name
+        elif name.startswith("encoder.embeddings"):
+            assert (change == 0).all(), name
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"data": "/nowhere"}, "/nowhere/train.jsonl"),
+        ({"texts": "sentense"}, "did you mean sentence"),
+        ({"labels": "yes maybe"}, "'no' is no label"),
+        ({"max_length": 65}, "64 positions"),
+        ({"class_weights": "1"}, "there are 2 classes"),
+        ({"kind": "tag", "train": "train.jsonl", "dev": "dev.txt"}, "train.jsonl:1"),
+    ],
+)
+def test_what_cannot_be_learned_is_named(encoder, labelled, tmp_path, mesh, change, message):
+    with pytest.raises(UserError, match=message):
+        finetune(config_of(labelled, task=change), encoder, tmp_path / "run", mesh)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_program_trains_seeds_and_refuses_in_one_line(encoder, labelled, tmp_path):
+    words = [
+        "--config=configs/tasks/glue.py:sst2", f"--data={labelled}", f"--init={encoder}",
+        f"--workdir={tmp_path / 'runs'}", "--config.task.max_length=32",
+        "--config.task.lengths=16", "--config.batch_size=16", "--config.epochs=1", "--seeds=2",
+    ]  # fmt: skip
+    done = start("finetune", *words)
+    assert done.returncode == 0, done.stderr
+    assert "medians of 2 seeds" in done.stdout
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "seed-0", "seed-1", "scores.json",
+    }  # fmt: skip
+    for wrong, said in (
+        ("--config.task.kind=guess", "must be one of classify"),
+        ("--config.task.kinds=tag", "did you mean task.kind?"),
+        ("--init=/nowhere", "no such folder"),
+    ):
+        done = start("finetune", *words, wrong)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
