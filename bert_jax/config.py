@@ -22,8 +22,8 @@ FILE = "config.json"
 _LARGEST = 1 << 40  # of any whole number; steps times rows still fit into 64 bits
 # What may differ when a workdir is taken up again: it decides no number, or its rounding alone.
 FREE = (
-    "mesh", "data.workers", "train.accumulation", "train.keep", "train.max_skipped",
-    "corpus.prepared",
+    "model.attention", "data.workers", "train.accumulation", "train.keep",
+    "train.keep_best", "train.keep_every", "train.max_skipped", "corpus.prepared",
 )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def check_goes_on(config: RunConfig, workdir: Folder, saved: int) -> None:
     mine, theirs = flat(to_mapping(config)), flat(to_mapping(began))
     longer = config.train.steps > began.train.steps == saved
     for name in sorted(mine.keys() | theirs.keys()):
-        if name.startswith(FREE) or mine.get(name) == theirs.get(name):
+        if name.startswith("mesh.") or name in FREE or mine.get(name) == theirs.get(name):
             continue
         if longer and name == "data.phases":
             continue

@@ -125,7 +125,7 @@ def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrain
     if finetuned.is_finetuned(workdir):
         return {"": _from_finetuned(workdir, step)}
     config = configs.load(workdir)
-    model = replace(config.model, dtype="float32")
+    model = replace(config.model, dtype="float32", attention="einsum")
     objective = build_objective(config.objective, model, config.generator)
     names = objective.parts if part is None else (part or objective.parts[0],)
     if not set(names) <= set(objective.parts):
@@ -146,7 +146,7 @@ def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrain
 def _from_finetuned(workdir: Folder, step: int | None) -> Pretrained:
     """Of its best epoch, where no step is named."""
     head, size, labels, best = finetuned.read_model(workdir)
-    size = replace(size, dtype="float32")
+    size = replace(size, dtype="float32", attention="einsum")
 
     def fresh() -> nnx.State:
         module = build_pretrained(size, (head,), nnx.Rngs(0))

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.initializers import normal, zeros
-from bert_jax.models.kernels import einsum_attention
+from bert_jax.models.kernels import KERNELS
 from bert_jax.models.sharding import RULES
 
 
@@ -20,6 +20,7 @@ class Attention(nnx.Module):
         self.out_kernel = normal(config, rngs, "out_kernel_nhd", (N, H, D))
         self.out_bias = zeros("vector_d", (D,))
         self.dropout_rate = config.attention_dropout
+        self.attend = KERNELS[config.attention].attend
 
     def __call__(
         self,
@@ -32,7 +33,7 @@ class Attention(nnx.Module):
             out_sharding=RULES.qkv_cbsnh,
         )  # fmt: skip
         query, key, value = qkv + self.qkv_bias[...][:, None, None].astype(x.dtype)
-        mixed = einsum_attention(query, key, value, segment_ids, self.dropout_rate, dropout_keys)
+        mixed = self.attend(query, key, value, segment_ids, self.dropout_rate, dropout_keys)
         out = jnp.einsum(
             "bsnh,nhd->bsd", mixed, self.out_kernel[...].astype(x.dtype),
             out_sharding=RULES.hidden_bsd,
