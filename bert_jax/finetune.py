@@ -50,6 +50,7 @@ class FinetuneConfig:
     """How an encoder is fine-tuned. Section numbers are Devlin et al. 2018."""
 
     seed: int = 0  # of the head, the order and dropout
+    pretrained: bool = True  # False: --init gives sizes and tokenizer alone, as a baseline
     task: TaskConfig = field(default_factory=TaskConfig)
     epochs: int = 3  # A.3: 2 to 4
     batch_size: int = 32  # A.3
@@ -144,7 +145,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     checkpoints = Checkpoints(workdir, 1, keep_best=1)
     state = init_state(objective, model, tx, config.seed)
     restored, notes = checkpoints.restore_newest(state)
-    if restored is None:
+    if restored is None and config.pretrained:
         notes += pretrained.begin(init, objective, model, state.parameters, tokenizer)
     state = restored or state
     start = int(state.step)

@@ -76,6 +76,19 @@ def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monk
         finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
 
 
+def test_a_baseline_has_the_sizes_alone(encoder, labelled, tmp_path, mesh):
+    """Its rate is next to none, so what is in the checkpoint is what it began with."""
+    config = config_of(labelled, epochs=1, pretrained=False, optimizer={"learning_rate": 1e-12})
+    finetune(config, encoder, tmp_path / "one", mesh)
+    finetune(replace(config, seed=1), encoder, tmp_path / "other", mesh)
+    kernel, one, other = (
+        np.asarray(model.parameters["encoder"]["layers"]["feedforward"]["up_kernel"][...])
+        for model in map(pretrained.load, (encoder, tmp_path / "one", tmp_path / "other"))
+    )
+    assert kernel.shape == one.shape
+    assert all(np.abs(a - b).mean() > 1e-3 for a, b in ((kernel, one), (one, other)))
+
+
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
     config = config_of(labelled, epochs=9, patience=1, optimizer={"learning_rate": 1e-9})
     found = finetune(config, encoder, tmp_path / "run", mesh)

@@ -14,6 +14,7 @@ def recipe(task: Mapping[str, Any], differences: Mapping[str, Any]) -> ConfigDic
     config = ConfigDict(
         dict(
             seed=0,
+            pretrained=True,
             epochs=3,
             batch_size=32,
             accumulation=1,
