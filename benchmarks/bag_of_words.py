@@ -2,8 +2,8 @@
 
   python -m benchmarks.bag_of_words --data=data/sst2 --texts=sentence --label=label
 
-Reads train.jsonl and dev.jsonl. The strength of the regularisation is chosen by cross-validation
-within the training texts; the texts of dev are scored once.
+Reads train.jsonl and dev.jsonl. The strength of the regularisation, and whether pairs of words
+count too, is chosen on a tenth of the training texts; the texts of dev are scored once.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 DATA = flags.DEFINE_string("data", None, "the folder of train.jsonl and dev.jsonl", required=True)
@@ -26,19 +26,17 @@ LONGEST = (1, 2)  # single words; pairs of neighbours too
 
 def main(_: list[str]) -> None:
     (texts, labels), (dev_texts, dev_labels) = read("train.jsonl"), read("dev.jsonl")
-    best = max(
-        (
-            float(cross_val_score(model(c, longest), texts, labels, cv=3, n_jobs=1).mean()),
-            c,
-            longest,
-        )
-        for longest in LONGEST
-        for c in STRENGTHS
+    mine, others, mine_labels, others_labels = train_test_split(
+        texts, labels, test_size=0.1, random_state=0
     )
-    inside, c, longest = best
-    accuracy = model(c, longest).fit(texts, labels).score(dev_texts, dev_labels)
+    choices = [(strength, longest) for longest in LONGEST for strength in STRENGTHS]
+    inside, strength, longest = max(
+        (model(*choice).fit(mine, mine_labels).score(others, others_labels), *choice)
+        for choice in choices
+    )
+    accuracy = model(strength, longest).fit(texts, labels).score(dev_texts, dev_labels)
     words = "words" if longest == 1 else "words and pairs of them"
-    print(f"{words}, C={c}: {inside:.4f} in cross-validation, accuracy {accuracy:.4f} on dev")
+    print(f"{words}, C={strength}: accuracy {accuracy:.4f} on dev ({inside:.4f} on the tenth)")
 
 
 def read(name: str) -> tuple[list[str], np.ndarray]:

@@ -22,7 +22,7 @@ import optax
 from absl import flags
 from jax.sharding import Mesh
 
-from bert_jax import cli, finetuned, pretrained, progress
+from bert_jax import beginning, cli, finetuned, pretrained, progress
 from bert_jax.data.labelled.batches import LabelledBatches
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.loader import read
@@ -146,7 +146,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     state = init_state(objective, model, tx, config.seed)
     restored, notes = checkpoints.restore_newest(state)
     if restored is None and config.pretrained:
-        notes += pretrained.begin(init, objective, model, state.parameters, tokenizer)
+        notes += beginning.begin(init, objective, model, state.parameters, tokenizer)
     state = restored or state
     start = int(state.step)
     for note in notes:

@@ -5,7 +5,6 @@ import sys
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
@@ -20,7 +19,7 @@ from bert_jax.objectives import build_objective, build_pretrained
 from bert_jax.objectives.base import EncoderWithHeads
 from bert_jax.store import Folder, local_copy, reach
 from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, restore_parameters
-from bert_jax.training.step import Objective, init_parameters, place
+from bert_jax.training.step import init_parameters, place
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
     Raises UserError where it is no model, or has no such part.
     """
     folder = existing(model)
-    if not is_folder(_workdir_of(folder)[0]):
+    if not is_folder(workdir_of(folder)[0]):
         return next(iter(_from_workdir(folder, part).values()))
     if part:
         raise UserError(f"{folder}: a Hugging Face folder is one model and has no part {part!r}")
@@ -68,7 +67,7 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
 def load_all(model: str | Folder) -> dict[str, Pretrained]:
     """As `load`, every part by its name; a Hugging Face folder's only one is called ''."""
     folder = existing(model)
-    if is_folder(_workdir_of(folder)[0]):
+    if is_folder(workdir_of(folder)[0]):
         return {"": _from_folder(folder)}
     return _from_workdir(folder)
 
@@ -112,7 +111,7 @@ def _placed(variable: nnx.Variable, array: np.ndarray) -> nnx.Variable:
     return variable.replace(value)
 
 
-def _workdir_of(folder: Folder) -> tuple[Folder, int | None]:
+def workdir_of(folder: Folder) -> tuple[Folder, int | None]:
     """Of a workdir itself and None, for the newest checkpoint; of a checkpoint in it both."""
     if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
         return folder.parent.parent, int(folder.name)
@@ -121,7 +120,7 @@ def _workdir_of(folder: Folder) -> tuple[Folder, int | None]:
 
 def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrained]:
     """The part of that name, '' for the first, or all; the checkpoint is read once."""
-    workdir, step = _workdir_of(folder)
+    workdir, step = workdir_of(folder)
     if finetuned.is_finetuned(workdir):
         return {"": _from_finetuned(workdir, step)}
     config = configs.load(workdir)
@@ -160,88 +159,7 @@ def _from_finetuned(workdir: Folder, step: int | None) -> Pretrained:
 def parts_of(model: str | Folder) -> tuple[str, ...]:
     """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
     folder = existing(model)
-    if is_folder(_workdir_of(folder)[0]) or finetuned.is_finetuned(_workdir_of(folder)[0]):
+    if is_folder(workdir_of(folder)[0]) or finetuned.is_finetuned(workdir_of(folder)[0]):
         return ()
-    config = configs.load(_workdir_of(folder)[0])
+    config = configs.load(workdir_of(folder)[0])
     return build_objective(config.objective, config.model, config.generator).parts
-
-
-# What has to be equal for parameters to mean the same.
-_ARITHMETIC = (
-    "vocab_size", "hidden_size", "embedding_size", "num_layers", "share", "num_heads",
-    "intermediate_size", "max_positions", "position_offset", "type_vocab_size", "activation",
-    "layer_norm_epsilon",
-)  # fmt: skip
-
-
-def begin(
-    model: str | Folder,
-    objective: Objective,
-    config: EncoderConfig,
-    parameters: nnx.State,
-    tokenizer: Tokenizer,
-) -> list[str]:
-    """Fill fresh parameters, in place, with those of a MODEL; returns notes.
-
-    A run with the same parts gives each of its own. Else the one model fills the encoder, which
-    has to be of its shape, and a generator where that is of its shape too. Raises UserError where
-    it does not fit, where its tokenizer gives other ids, and where a part that stays frozen would
-    not begin from a trained one.
-    """
-    notes = []
-    sources = load_all(model)
-    first = next(iter(sources.values()))
-    for number, name in enumerate(objective.parts):
-        source = sources[name] if tuple(sources) == objective.parts else first
-        _check_pieces(source, tokenizer)
-        size, part = objective.part(name, config, parameters)
-        try:
-            notes.append(_fill(part, source, size, name))
-        except UserError as error:
-            if number == 0 or any(path[0] == name for path in objective.frozen):
-                raise
-            notes.append(f"the {name} begins anew: {error}")
-    return notes
-
-
-def _check_pieces(source: Pretrained, tokenizer: Tokenizer) -> None:
-    theirs, mine = source.tokenizer, tokenizer
-    same = theirs.vocab_size == mine.vocab_size and all(
-        theirs.piece(number) == mine.piece(number) for number in range(mine.vocab_size)
-    )
-    if not same:
-        raise UserError(
-            f"--init={source.name}: its tokenizer gives other ids than the corpus's; prepare the "
-            f"corpus with corpus.tokenizer={source.name}"
-        )
-
-
-def _fill(target: nnx.State, source: Pretrained, config: EncoderConfig, name: str) -> str:
-    """The encoder, and the heads of equal name and shape. Nothing is changed before all of the
-    encoder is known to fit."""
-    for field in _ARITHMETIC:
-        mine, theirs = getattr(config, field), getattr(source.config, field)
-        if mine != theirs:
-            raise UserError(
-                f"--init={source.name}: has {field}={theirs} and the {name} {mine}; give the "
-                f"config of that model"
-            )
-    mine = dict(nnx.to_flat_state(source.parameters))
-    pairs, fresh = [], []
-    for path, variable in nnx.to_flat_state(target):
-        found = mine.get(path)
-        if found is not None and found.get_value().shape == variable.get_value().shape:
-            pairs.append((variable, found.get_value()))
-        elif path[0] == "encoder" and path[1] != "pooler":
-            shape = "missing" if found is None else f"of shape {found.get_value().shape}"
-            raise UserError(
-                f"--init={source.name}: its {'.'.join(map(str, path))} is {shape}, and the "
-                f"{name}'s is of shape {variable.get_value().shape}; give the config of that model"
-            )
-        else:
-            fresh.append(".".join(map(str, path[:2])))
-    for variable, value in pairs:
-        # A copy: one model may fill two parts, and the train step donates each of its buffers.
-        variable.set_value(jax.device_put(jnp.copy(value), variable.get_value().sharding))
-    new = f"; new: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
-    return f"the {name} begins from {source.name}{new}"

@@ -58,6 +58,26 @@ def preparing() -> Iterator[Callable[[str, int, int, int], None]]:
 
 
 @contextmanager
+def scoring() -> Iterator[Callable[[int, int], None]]:
+    """A report for `evaluate` of plain text: tokens done, and in all. Where it is no terminal, a
+    line every LINE_EVERY seconds."""
+    with _bar("numbers") as bar:
+        task, began = bar.add_task("scoring", total=None, numbers=""), time.monotonic()
+        told = began
+
+        def report(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            rate = f"{done / max(now - began, 1e-9):,.0f} tokens/s"
+            bar.update(task, completed=done, total=total, numbers=rate)
+            if bar.disable and now - told > LINE_EVERY:
+                told = now
+                print(f"scoring: {done / total:.0%}, {rate}", file=sys.stderr, flush=True)
+
+        yield report
+
+
+@contextmanager
 def training(start: int, steps: int) -> Iterator[Callable[[int, dict], None]]:
     """A report for the train loop: the step it is at, and a record when one was logged.
 
