@@ -15,6 +15,7 @@ from bert_jax.config import RunConfig
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.errors import UserError
 from bert_jax.interop.folder import is_folder
+from bert_jax.models.adapters import is_adapter
 from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives import build_objective
 from bert_jax.pretrained import Pretrained
@@ -48,7 +49,7 @@ def begin(
     that stays frozen would not begin from a trained one.
     """
     notes = []
-    sources = pretrained.load_all(model)
+    sources = {name: source.merged() for name, source in pretrained.load_all(model).items()}
     first = next(iter(sources.values()))
     parts = _parts_of_new_pieces(first, tokenizer)
     for number, name in enumerate(objective.parts):
@@ -103,6 +104,8 @@ def _fill(
         found = theirs.get(path)
         if found is not None and _fits(found, variable):
             pairs.append((variable, found.get_value()))
+        elif is_adapter(path):
+            fresh.append("the adapters")
         elif path[0] == "encoder" and path[1] != "pooler":
             shape = "missing" if found is None else f"of shape {found.get_value().shape}"
             raise UserError(

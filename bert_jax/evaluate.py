@@ -133,7 +133,7 @@ def evaluate(model: str, data: str = "", file: str = "") -> Evaluation:
 
     # The arithmetic of fine-tuning, so that the scores are its own.
     config = json.loads((reach(source.name) / finetuned.CONFIG).read_text())
-    objective = FineTuning(kind.learned(task, labels))
+    objective = FineTuning(kind.learned(task, labels), adapt=source.adapt)
     size = replace(source.config, dtype=config.get("dtype", source.config.dtype))
     logits, _ = finetuned.outputs(
         finetuned.make_forward(objective, size), objective, source.parameters, examples,

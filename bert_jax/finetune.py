@@ -8,7 +8,9 @@ the files that task.train and task.dev name; any field can be set, as --config.e
 --seeds=N the task is trained N times, from config.seed on, in WORKDIR/seed-K, and the spread is
 told: of small tasks one seed says little. The same command again goes on after the last epoch that
 was finished. The workdir then holds config.json, model.json, tokenizer/, checkpoints/,
-metrics.jsonl, and scores.json and predictions.jsonl of the best epoch.
+metrics.jsonl, and scores.json and predictions.jsonl of the best epoch. With
+--config.adapt.kind=lora or bottleneck all of MODEL stays as it is: adapters and the head are what
+is trained, and what the checkpoints hold.
 """
 
 import json
@@ -20,6 +22,7 @@ from typing import Any
 import jax
 import optax
 from absl import flags
+from flax import nnx
 from jax.sharding import Mesh
 
 from bert_jax import beginning, cli, finetuned, pretrained, progress
@@ -28,7 +31,9 @@ from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.loader import read
 from bert_jax.errors import UserError
 from bert_jax.files import lock, write_whole
-from bert_jax.store import Folder, reach
+from bert_jax.models.adapters import AdaptConfig, split
+from bert_jax.models.config import EncoderConfig
+from bert_jax.store import Folder, absolute, reach
 from bert_jax.task import KINDS, TaskConfig, best_of, row_format
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.scores.spread import over_seeds
@@ -40,7 +45,7 @@ from bert_jax.training.mesh import MeshConfig, build_mesh
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
 from bert_jax.training.rates import Rates
-from bert_jax.training.step import init_state, make_train_step
+from bert_jax.training.step import begin_state, init_parameters, make_train_step
 
 _MAX_SKIPPED = 10
 
@@ -62,6 +67,7 @@ class FinetuneConfig:
     log_every: int = 10
     # A.3: 5e-5, 3e-5 or 2e-5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -77,6 +83,11 @@ class FinetuneConfig:
         if self.batch_size % self.accumulation:
             raise UserError(
                 f"batch_size={self.batch_size} is not divisible by accumulation={self.accumulation}"
+            )
+        if self.adapt.kind and not self.pretrained:
+            raise UserError(
+                f"adapt.kind={self.adapt.kind}: adapts a pretrained model; leave out "
+                f"pretrained=False, or the adapters"
             )
 
 
@@ -123,11 +134,12 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     )
 
     # What is learned, and how.
-    objective = FineTuning(kind.learned(task, labels))
+    objective = FineTuning(kind.learned(task, labels), adapt=config.adapt)
     model = replace(
         source.config, num_labels=kind.width(labels), pooler=objective.task.pooled,
         hidden_dropout=config.dropout, attention_dropout=config.dropout, dtype=config.dtype,
     )  # fmt: skip
+    config.adapt.check_fits(model)
     batches = LabelledBatches(train, task.buckets, config.batch_size, config.seed, 1 << 30)
     epoch_steps = batches.steps_per_epoch
     steps = config.epochs * epoch_steps
@@ -137,16 +149,26 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
         scale_by_depth(config.depth, model.num_layers, epoch_steps),
     )
 
+    # The parameters of the model: those that are trained, and those that stay as they are.
+    parameters = init_parameters(objective, model, config.seed)
+    begun = []
+    if config.pretrained:
+        begun = beginning.begin(init, objective, model, parameters, tokenizer)
+    trained, frozen = split(parameters, config.adapt, new_pooler=not source.config.pooler)
+    if frozen:
+        print(f"{_size(trained):,} parameters are trained, {_size(frozen):,} stay as they are")
+    del source  # else the arrays of its parameters would stay
+    facts = _facts(config, init, objective, model, labels, frozen)
+
     # The workdir, and the state: from the newest checkpoint, else from the model.
     workdir.mkdir(parents=True, exist_ok=True)
     locked = lock(workdir)
-    finetuned.begin(workdir, asdict(config), init, objective.task.name, model, labels)
+    finetuned.begin(workdir, config, facts)
     tokenizer.save(workdir / "tokenizer")
     checkpoints = Checkpoints(workdir, 1, keep_best=1)
-    state = init_state(objective, model, tx, config.seed)
+    state = begin_state(trained, tx)
     restored, notes = checkpoints.restore_newest(state)
-    if restored is None and config.pretrained:
-        notes += beginning.begin(init, objective, model, state.parameters, tokenizer)
+    notes += begun if restored is None else []
     state = restored or state
     start = int(state.step)
     for note in notes:
@@ -156,7 +178,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     train_step = make_train_step(objective, model, tx, config.seed, config.accumulation)
     forward = finetuned.make_forward(objective, model)
     feed = Feed(read(batches, start), objective.fields, mesh)
-    passes = [Pass(*one) for one in objective.passes(model, 0, 0)]
+    passes = [Pass(*one, kernels=not frozen) for one in objective.passes(model, 0, 0)]
     kept = [record for record in read_metrics(workdir) if record["step"] <= start]
     history = [record for record in kept if "eval_loss" in record]
     rates, lengths = Rates(began), set[int]()
@@ -168,7 +190,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
             step, batch = step + 1, next(feed)
             length = batch["input_ids"].shape[-1]
             lengths.add(length)
-            state, numbers = train_step(state, batch)
+            state, numbers = train_step(state, batch, frozen)
             rates.add(numbers["real_tokens"], train_flops(passes, length) * config.batch_size)
             lagged.write()
             shown(step, {})
@@ -179,8 +201,8 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
                 jax.block_until_ready(numbers)
                 with rates.aside("evaluation"):
                     outputs, loss = finetuned.outputs(
-                        forward, objective, state.parameters, dev, task.buckets,
-                        config.batch_size, mesh,
+                        forward, objective, nnx.merge_state(state.parameters, frozen), dev,
+                        task.buckets, config.batch_size, mesh,
                     )  # fmt: skip
                 scores, predictions = kind.judge(task, records[task.dev], dev, outputs, labels)
                 record = {f"eval_{name}": value for name, value in scores.items()}
@@ -197,6 +219,22 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     writer.close()
     locked.close()
     return finetuned.read_scores(workdir)
+
+
+def _size(parameters: nnx.State) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+
+
+def _facts(
+    config: FinetuneConfig, init: str, objective: FineTuning, model: EncoderConfig,
+    labels: LabelSet | None, frozen: nnx.State,
+) -> finetuned.FineTuned:  # fmt: skip
+    """What the workdir says of itself. A base will be read again, from wherever that is done."""
+    base = pretrained.fingerprint(frozen) if frozen else ""
+    return finetuned.FineTuned(
+        str(absolute(reach(init))) if base else init, objective.task.name, model,
+        labels.names if labels else (), config.adapt, base,
+    )  # fmt: skip
 
 
 def _best(task: TaskConfig, history: list[dict]) -> dict:

@@ -1,6 +1,8 @@
 """A MODEL, as every program takes one: a workdir of pretrain, which means its newest checkpoint,
 or WORKDIR/checkpoints/STEP, or a Hugging Face folder."""
 
+import hashlib
+import json
 import sys
 from dataclasses import dataclass, replace
 
@@ -13,12 +15,13 @@ from bert_jax import config as configs, finetuned
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.interop.folder import is_folder, read_folder
+from bert_jax.models.adapters import PLAIN, AdaptConfig, merge, split
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.sharding import RULES, is_variable
 from bert_jax.objectives import build_objective, build_pretrained
 from bert_jax.objectives.base import EncoderWithHeads
 from bert_jax.store import Folder, local_copy, reach
-from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, restore_parameters
+from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, digest, restore_parameters
 from bert_jax.training.step import init_parameters, place
 
 
@@ -32,15 +35,29 @@ class Pretrained:
     parameters: nnx.State
     tokenizer: Tokenizer
     labels: tuple[str, ...] = ()  # names of what a fine-tuned head tells apart
+    adapt: AdaptConfig = PLAIN  # what was fine-tuned in place of the encoder
 
     @property
     def graph(self) -> nnx.GraphDef:
         return nnx.graphdef(
-            nnx.eval_shape(lambda: build_pretrained(self.config, self.heads, nnx.Rngs(0)))
+            nnx.eval_shape(
+                lambda: build_pretrained(self.config, self.heads, nnx.Rngs(0), self.adapt)
+            )
         )
 
     def module(self, parameters: nnx.State) -> EncoderWithHeads:
         return nnx.merge(self.graph, parameters)
+
+    def merged(self) -> "Pretrained":
+        """The same model without adapters. Raises UserError where they are no part of kernels."""
+        if not self.adapt.kind:
+            return self
+        if self.adapt.kind == "bottleneck":
+            raise UserError(
+                f"{self.name}: bottleneck adapters are layers of their own, which cannot be merged "
+                f"into the model's kernels; evaluate and predict take it as it is"
+            )
+        return replace(self, parameters=merge(self.parameters, self.adapt), adapt=PLAIN)
 
     def require(self, head: str, purpose: str) -> None:
         if head not in self.heads:
@@ -143,17 +160,59 @@ def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrain
 
 
 def _from_finetuned(workdir: Folder, step: int | None) -> Pretrained:
-    """Of its best epoch, where no step is named."""
-    head, size, labels, best = finetuned.read_model(workdir)
-    size = replace(size, dtype="float32")
+    """Of its best epoch, where no step is named. Where adapters were trained, they are put into
+    the model that they were trained in."""
+    facts, best = finetuned.read_model(workdir)
+    size, heads, adapt = replace(facts.model, dtype="float32"), (facts.head,), facts.adapt
+    base = _base(workdir, facts) if facts.base else None
 
-    def fresh() -> nnx.State:
-        module = build_pretrained(size, (head,), nnx.Rngs(0))
-        return jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
+    def fresh() -> tuple[nnx.State, nnx.State]:
+        module = build_pretrained(size, heads, nnx.Rngs(0), adapt)
+        placed = jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
+        return split(placed, adapt, new_pooler=base is None or not base.config.pooler)
 
-    parameters, _ = restore_parameters(workdir, jax.jit(fresh)(), step or best)
+    like = jax.jit(lambda: fresh()[0])()
+    parameters, _ = restore_parameters(workdir, like, step or best)
+    if base is not None:
+        frozen = _taken(jax.eval_shape(fresh)[1], base)
+        if fingerprint(frozen) != facts.base:
+            raise UserError(
+                f"{workdir} was trained beside other parameters than {facts.init} has now; set "
+                f"init in {workdir / finetuned.MODEL} to the model that it was (of a run that went "
+                f"on since, its checkpoint, as RUN/checkpoints/STEP)"
+            )
+        parameters = nnx.merge_state(parameters, frozen)
     tokenizer = load_tokenizer(workdir / "tokenizer")
-    return Pretrained(str(workdir), size, (head,), parameters, tokenizer, labels)
+    return Pretrained(str(workdir), size, heads, parameters, tokenizer, facts.labels, adapt)
+
+
+def _base(workdir: Folder, facts: finetuned.FineTuned) -> Pretrained:
+    try:
+        return load(facts.init).merged()
+    except UserError as error:
+        raise UserError(
+            f"{workdir} holds adapters alone, and the model that they were trained in cannot be "
+            f"read ({error}); set init in {workdir / finetuned.MODEL} to where it is now, or give "
+            f"it to bert_jax.finetune there again as --init"
+        ) from error
+
+
+def _taken(wanted: nnx.State, base: Pretrained) -> nnx.State:
+    """The parameters of those paths, as far as the model has them."""
+    theirs = dict(nnx.to_flat_state(base.parameters))
+    paths = [path for path, _ in nnx.to_flat_state(wanted) if path in theirs]
+    return nnx.from_flat_state([(path, theirs[path]) for path in paths])
+
+
+def fingerprint(parameters: nnx.State) -> str:
+    """The same for the same parameters, whatever mesh they are on."""
+    flat = sorted(
+        (".".join(map(str, path)), variable.get_value())
+        for path, variable in nnx.to_flat_state(parameters)
+    )
+    sums = jax.device_get(jax.jit(digest)([value for _, value in flat])).tolist()
+    facts = [[name, value.shape, number] for (name, value), number in zip(flat, sums, strict=True)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def parts_of(model: str | Folder) -> tuple[str, ...]:
