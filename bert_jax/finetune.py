@@ -6,11 +6,12 @@
 MODEL (--init) is a workdir of bert_jax.pretrain or a Hugging Face folder. --data is the folder of
 the files that task.train and task.dev name; any field can be set, as --config.epochs=4. With
 --seeds=N the task is trained N times, from config.seed on, in WORKDIR/seed-K, and the spread is
-told: of small tasks one seed says little. The same command again goes on after the last epoch that
-was finished. The workdir then holds config.json, model.json, tokenizer/, checkpoints/,
-metrics.jsonl, and scores.json and predictions.jsonl of the best epoch. With
---config.adapt.kind=lora or bottleneck all of MODEL stays as it is: adapters and the head are what
-is trained, and what the checkpoints hold.
+told: of small tasks one seed says little. On SIGTERM it saves the step that it is at and leaves
+with status 143; the same command again goes on from there or, killed in another way, after the last
+epoch that was finished, to the same numbers. The workdir then holds config.json, model.json,
+tokenizer/, checkpoints/, metrics.jsonl, and scores.json and predictions.jsonl of the best epoch.
+With --config.adapt.kind=lora or bottleneck all of MODEL stays as it is: adapters and the head are
+what is trained, and what the checkpoints hold.
 """
 
 import json
@@ -29,7 +30,7 @@ from bert_jax import beginning, cli, finetuned, pretrained, progress
 from bert_jax.data.labelled.batches import LabelledBatches
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.loader import read
-from bert_jax.errors import UserError
+from bert_jax.errors import Preempted, UserError
 from bert_jax.files import lock, write_whole
 from bert_jax.models.adapters import AdaptConfig, split
 from bert_jax.models.config import EncoderConfig
@@ -44,6 +45,7 @@ from bert_jax.training.flops import Pass, train_flops
 from bert_jax.training.mesh import MeshConfig, build_mesh
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
+from bert_jax.training.preempt import Preemption
 from bert_jax.training.rates import Rates
 from bert_jax.training.step import begin_state, init_parameters, make_train_step
 
@@ -93,27 +95,39 @@ class FinetuneConfig:
 
 def main() -> None:
     values = flags.FLAGS
+    if values.cluster != "none" or values.coordinator or values.processes or values.process >= 0:
+        raise UserError(
+            "--cluster, --coordinator, --processes, --process: fine-tuning is one process on the "
+            "devices of one host; start it there without a launcher"
+        )
     config = cli.read_config(FinetuneConfig)
     if values.data:
         config = replace(config, task=replace(config.task, data=values.data))
     workdir, init = reach(cli.required("workdir")), cli.required("init")
+    preemption = Preemption()
     mesh = build_mesh(config.mesh, config.batch_size, [])
     with jax.set_mesh(mesh):
         if values.seeds == 1:
-            tell(config.task, [finetune(config, init, workdir, mesh)])
+            tell(config.task, [finetune(config, init, workdir, mesh, preemption)])
             return
         found = []
         for seed in range(config.seed, config.seed + values.seeds):
             print(f"seed {seed}")
             folder = workdir / f"seed-{seed}"
-            found.append(finetune(replace(config, seed=seed), init, folder, mesh))
+            found.append(finetune(replace(config, seed=seed), init, folder, mesh, preemption))
         tell(config.task, found)
         write_whole(workdir / finetuned.SCORES, json.dumps(found, indent=2) + "\n")
 
 
-def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh,
+    preemption: Preemption | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train to the last epoch, from the newest checkpoint of the workdir if it has one, else from
-    the MODEL `init`. Returns the scores of the best epoch, with its `epoch` and `step`."""
+    the MODEL `init`. Returns the scores of the best epoch, with its `epoch` and `step`.
+
+    Raises Preempted where `preemption` told it to stop before the end.
+    """
     began, task, kind = time.monotonic(), config.task, KINDS[config.task.kind]
 
     # The model that it begins from, and what is labelled.
@@ -171,7 +185,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     notes += begun if restored is None else []
     state = restored or state
     start = int(state.step)
-    for note in notes:
+    for note in notes + checkpoints.set_aside_after(start):
         print(note)
 
     # Steps.
@@ -185,8 +199,8 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     with progress.training(start, steps) as shown:
         writer = MetricsWriter(workdir, kept)
         lagged = LaggedMetrics(writer, shown, _MAX_SKIPPED)
-        step = start
-        while step < steps and not _ended(config, history):
+        step, stop = start, False
+        while step < steps and not stop and not _ended(config, history):
             step, batch = step + 1, next(feed)
             length = batch["input_ids"].shape[-1]
             lengths.add(length)
@@ -194,6 +208,8 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
             rates.add(numbers["real_tokens"], train_flops(passes, length) * config.batch_size)
             lagged.write()
             shown(step, {})
+            if preemption and step == start + 1:
+                preemption.begin()
             if step % config.log_every == 0 or step % epoch_steps == 0:
                 waited = feed.take_waited()
                 lagged.hold(step, numbers, rates.take(waited), {"compilations": len(lengths)})
@@ -215,9 +231,18 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
                         finetuned.write_scores(workdir, step, step // epoch_steps, scores)
                         finetuned.write_predictions(workdir, predictions)
                     checkpoints.save(step, state, _rank(task, history))
+            stop = preemption is not None and preemption.reached()
+            if stop and step % epoch_steps:
+                # Without a score it is kept until the next is saved, and never taken for the best.
+                jax.block_until_ready(numbers)
+                lagged.write()
+                writer.sync()
+                checkpoints.save(step, state)
     checkpoints.close()
     writer.close()
     locked.close()
+    if stop and step < steps and not _ended(config, history):
+        raise Preempted(f"stopped after step {step}; the same command goes on from there")
     return finetuned.read_scores(workdir)
 
 
@@ -272,6 +297,7 @@ def tell(task: TaskConfig, found: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     cli.define_config()
+    cli.define_distributed()
     flags.DEFINE_string("workdir", "", "where it is kept; the same folder again goes on with it")
     flags.DEFINE_string("init", "", "the MODEL that it begins from")
     flags.DEFINE_string("data", "", "the folder of the task's files")

@@ -73,6 +73,16 @@ class TaskConfig:
             raise UserError(
                 f"task.metrics={self.metrics!r}: of {', '.join(METRICS)} name one or more"
             )
+        columns = len(self.texts.split())
+        if self.kind in ("classify", "regress") and columns not in (1, 2):
+            raise UserError(
+                f"task.texts={self.texts!r}: name the column of the text, or the two of a pair"
+            )
+        if self.kind == "choose" and columns < 3:
+            raise UserError(
+                f"task.texts={self.texts!r}: name the context's column, then those of two texts or "
+                f"more"
+            )
         for name, read in (("lengths", int), ("class_weights", float)):
             try:
                 found = [read(number) for number in getattr(self, name).split()]
@@ -137,6 +147,16 @@ def _choices(config: TaskConfig, file: str, labelled: bool) -> Iterable[ChoiceRe
     context, *choices = config.texts.split()
     table = Table(file, config.quoted)
     return read_choices(table, context, choices, config.label if labelled else "")
+
+
+def _questions(config: TaskConfig, file: str, labelled: bool) -> Iterable[QuestionRecord]:
+    for record in read_questions(file, labelled):
+        if labelled and not record.answers and not config.unanswerable:
+            raise UserError(
+                f"{record.place}: it has no answer; leave it out, or set task.unanswerable=true "
+                f"(SQuAD 2.0)"
+            )
+        yield record
 
 
 def _judge_classes(
@@ -269,7 +289,7 @@ KINDS: dict[str, Kind] = {
         lambda config, labels: Tagging(), _judge_tags, lambda labels: len(labels or ()),
     ),
     "answer": Kind(
-        lambda config, file, labelled: read_questions(file, labelled), False,
+        _questions, False,
         lambda config, records, tokenizer, form, labels: question_examples(
             records, tokenizer, form, config.stride, longest_question(form)
         ),

@@ -1,6 +1,11 @@
 """Fine-tuning from a MODEL to scores, in the process of the tests; the program's own lines last."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import jax
@@ -11,15 +16,17 @@ import pytest
 from flax import nnx
 
 from bert_jax import finetuned, pretrained
-from bert_jax.errors import UserError
+from bert_jax.errors import Preempted, UserError
 from bert_jax.finetune import finetune
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
-from bert_jax.training.metrics import read_metrics
+from bert_jax.training.metrics import LaggedMetrics, read_metrics
+from bert_jax.training.preempt import Preemption
+from bert_jax.training.rates import MEASURED
 from tests import tiny
 from tests.finetuning import config_of
-from tests.test_programs import start
+from tests.test_programs import ROOT, refused, start
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,14 @@ def test_each_kind_is_learned(encoder, labelled, tmp_path, mesh, task, score, le
     assert len(predictions) == 24 and isinstance(json.loads(predictions[0]), dict)
 
 
+def numbers(workdir):
+    """What was logged but for times, rates, and what each process has compiled."""
+    return [
+        {n: value for n, value in record.items() if n not in (*MEASURED, "compilations")}
+        for record in read_metrics(workdir)
+    ]
+
+
 def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monkeypatch):
     config = config_of(labelled, dropout=0.1, epochs=3)
     whole = finetune(config, encoder, tmp_path / "whole", mesh)
@@ -62,16 +77,7 @@ def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monk
     monkeypatch.setattr(finetuned, "outputs", real)
     assert finetune(config, encoder, tmp_path / "cut", mesh) == whole
 
-    def kept(workdir):
-        measured = ("seconds", "tokens_per_second", "mfu", "loader_wait", "goodput", "compilations")
-        return [
-            {n: v for n, v in record.items() if not n.startswith(measured) and "share" not in n}
-            for record in read_metrics(tmp_path / workdir)
-        ]
-
-    assert [r["loss"] for r in kept("cut")[:-1] if "loss" in r] == [
-        r["loss"] for r in kept("whole")[:-1] if "loss" in r
-    ]
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     with pytest.raises(UserError, match="begun with another config.json"):
         finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
 
@@ -87,6 +93,80 @@ def test_a_baseline_has_the_sizes_alone(encoder, labelled, tmp_path, mesh):
     )
     assert kernel.shape == one.shape
     assert all(np.abs(a - b).mean() > 1e-3 for a, b in ((kernel, one), (one, other)))
+
+
+@pytest.fixture
+def preemption():
+    """Makes real ones; what they change of this process's signals is put back."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield Preemption
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_stopped_it_goes_on_from_that_step(
+    encoder, labelled, tmp_path, mesh, monkeypatch, preemption
+):
+    """In the first epoch, at the end of the second and in the third: to the same bits."""
+    config = config_of(labelled, dropout=0.1, epochs=3, log_every=1)
+    whole = finetune(config, encoder, tmp_path / "whole", mesh)
+    hold, last, cut = LaggedMetrics.hold, 0, tmp_path / "cut"
+
+    def held(self, step, *parts):
+        hold(self, step, *parts)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # until the thread that waits for signals has seen it
+
+    monkeypatch.setattr(LaggedMetrics, "hold", held)
+    for last in (5, 24, 31):  # noqa: B007, `held` reads it
+        with pytest.raises(Preempted, match=f"stopped after step {last};"):
+            finetune(config, encoder, cut, mesh, preemption())
+        assert str(last) in {path.name for path in (cut / "checkpoints").iterdir()}
+        if last == 5:
+            with pytest.raises(UserError, match="no epoch of it is finished"):
+                pretrained.load(cut)
+        else:
+            assert finetuned.read_scores(cut)["step"] <= 24
+            assert pretrained.load(cut).heads == ("classify",)
+    last = 0
+    assert finetune(config, encoder, cut, mesh, preemption()) == whole
+    assert numbers(cut) == numbers(tmp_path / "whole")
+    assert (cut / "predictions.jsonl").read_bytes() == (
+        tmp_path / "whole" / "predictions.jsonl"
+    ).read_bytes()
+
+
+def test_the_program_is_stopped_and_interrupted(encoder, labelled, tmp_path):
+    workdir = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "bert_jax.finetune", "--config=configs/tasks/glue.py:sst2",
+        f"--data={labelled}", f"--init={encoder}", f"--workdir={workdir}",
+        "--config.task.max_length=32", "--config.task.lengths=16", "--config.batch_size=8",
+        "--config.epochs=5000", "--config.log_every=1",
+    ]  # fmt: skip
+    begun = 0
+    for notice, status, said in (
+        (signal.SIGTERM, 143, "stopped after step"),
+        (signal.SIGINT, 130, "interrupted; start the same command again"),
+    ):
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
+        limit = time.monotonic() + 300
+        while not any(record["step"] > begun for record in read_metrics(workdir)):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(notice)
+        told = process.communicate(timeout=120)[1].strip().splitlines()
+        assert process.returncode == status and said in told[-1] and len(told) == 1, told
+        begun = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    refused(
+        start("finetune", *command[3:], "--coordinator=127.0.0.1:1", "--processes=2",
+              "--process=0"),
+        "fine-tuning is one process",
+    )  # fmt: skip
 
 
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
@@ -153,6 +233,12 @@ def test_frozen_layers_do_not_move(encoder, labelled, tmp_path, mesh):
         ({"data": "/nowhere"}, "/nowhere/train.jsonl"),
         ({"texts": "sentense"}, "did you mean sentence"),
         ({"labels": "yes maybe"}, "'no' is no label"),
+        (
+            {"kind": "answer", "train": "train.json", "dev": "dev.json", "unanswerable": False},
+            "train.json: question .*: it has no answer",
+        ),
+        ({"texts": "sentence context right"}, "task.texts=.*the two of a pair"),
+        ({"kind": "choose", "texts": "context right", "label": "index"}, "of two texts or more"),
         ({"max_length": 65}, "64 positions"),
         ({"class_weights": "1"}, "there are 2 classes"),
         ({"kind": "tag", "train": "train.jsonl", "dev": "dev.txt"}, "train.jsonl:1"),
