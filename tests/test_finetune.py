@@ -13,6 +13,7 @@ from flax import nnx
 from bert_jax import finetuned, pretrained
 from bert_jax.errors import UserError
 from bert_jax.finetune import finetune
+from bert_jax.models.adapters import AdaptConfig
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
@@ -74,6 +75,25 @@ def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monk
     ]
     with pytest.raises(UserError, match="begun with another config.json"):
         finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
+
+
+def test_a_field_that_was_not_there_yet_has_its_default(labelled, tmp_path):
+    config = config_of(labelled)
+    facts = finetuned.FineTuned("hf", "classify", tiny.MODEL, ("no", "yes"))
+    finetuned.begin(tmp_path, config, facts)
+    for name, fields in (("config.json", ["adapt"]), ("model.json", ["adapt", "base"])):
+        values = json.loads((tmp_path / name).read_text())
+        for field in fields:
+            del values[field]
+        (tmp_path / name).write_text(json.dumps(values))
+    finetuned.begin(tmp_path, config, facts)
+    with pytest.raises(UserError, match="another config.json"):
+        finetuned.begin(tmp_path, replace(config, adapt=AdaptConfig("lora")), facts)
+    with pytest.raises(UserError, match="another model.json"):
+        finetuned.begin(tmp_path, config, replace(facts, init="other"))
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match="model.json: cannot be read"):
+        finetuned.begin(tmp_path, config, facts)
 
 
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
@@ -166,6 +186,7 @@ def test_the_program_trains_seeds_and_refuses_in_one_line(encoder, labelled, tmp
     for wrong, said in (
         ("--config.task.kind=guess", "must be one of classify"),
         ("--config.task.kinds=tag", "did you mean task.kind?"),
+        ("--config.adapt.kind=prefix", "adapt.kind='prefix': must be one of lora, bottleneck"),
         ("--init=/nowhere", "no such folder"),
     ):
         done = start("finetune", *words, wrong)
