@@ -18,6 +18,7 @@ from flax import nnx
 from bert_jax import finetuned, pretrained
 from bert_jax.errors import Preempted, UserError
 from bert_jax.finetune import finetune
+from bert_jax.models.adapters import AdaptConfig
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
@@ -169,6 +170,25 @@ def test_the_program_is_stopped_and_interrupted(encoder, labelled, tmp_path):
     )  # fmt: skip
 
 
+def test_a_field_that_was_not_there_yet_has_its_default(labelled, tmp_path):
+    config = config_of(labelled)
+    facts = finetuned.FineTuned("hf", "classify", tiny.MODEL, ("no", "yes"))
+    finetuned.begin(tmp_path, config, facts)
+    for name, fields in (("config.json", ["adapt"]), ("model.json", ["adapt", "base"])):
+        values = json.loads((tmp_path / name).read_text())
+        for field in fields:
+            del values[field]
+        (tmp_path / name).write_text(json.dumps(values))
+    finetuned.begin(tmp_path, config, facts)
+    with pytest.raises(UserError, match="another config.json"):
+        finetuned.begin(tmp_path, replace(config, adapt=AdaptConfig("lora")), facts)
+    with pytest.raises(UserError, match="another model.json"):
+        finetuned.begin(tmp_path, config, replace(facts, init="other"))
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match="model.json: cannot be read"):
+        finetuned.begin(tmp_path, config, facts)
+
+
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
     config = config_of(labelled, epochs=9, patience=1, optimizer={"learning_rate": 1e-9})
     found = finetune(config, encoder, tmp_path / "run", mesh)
@@ -265,6 +285,7 @@ def test_the_program_trains_seeds_and_refuses_in_one_line(encoder, labelled, tmp
     for wrong, said in (
         ("--config.task.kind=guess", "must be one of classify"),
         ("--config.task.kinds=tag", "did you mean task.kind?"),
+        ("--config.adapt.kind=prefix", "adapt.kind='prefix': must be one of lora, bottleneck"),
         ("--init=/nowhere", "no such folder"),
     ):
         done = start("finetune", *words, wrong)
