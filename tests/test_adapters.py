@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bert_jax import finetuned, pretrained
+from bert_jax import beginning, finetuned, pretrained
 from bert_jax.convert import convert
 from bert_jax.errors import UserError
 from bert_jax.evaluate import evaluate
@@ -125,7 +125,7 @@ def test_the_merged_model_says_the_same(runs, tmp_path, mesh):
 def test_a_run_begins_from_what_was_merged(runs, mesh):
     source = pretrained.load(runs / "lora")
     parameters = init_parameters(FineTuning(Classification()), source.config, 1)
-    pretrained.begin(
+    beginning.begin(
         runs / "lora", FineTuning(Classification()), source.config, parameters, source.tokenizer
     )
     expected = flat(source.merged().parameters)
