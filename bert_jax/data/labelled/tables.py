@@ -61,6 +61,14 @@ class Table:
             )
         return not_empty(path, self._delimited_rows(path, _DELIMITERS[ending], columns))
 
+    def classes(self, column: str) -> tuple[str, ...]:
+        """The names of the column's classes in the order of their ids, where the source declares
+        them, as TFDS does; else ()."""
+        if not (match := _TFDS.fullmatch(self.source)):
+            return ()
+        features = tfds_builder(match[1]).info.features
+        return tuple(getattr(features[column], "names", None) or ()) if column in features else ()
+
     def _delimited_rows(
         self, path: Path, delimiter: str, columns: Sequence[str]
     ) -> Iterator[tuple[str, list[Any]]]:

@@ -136,7 +136,7 @@ def test_tfds(tmp_path):
             features = {
                 "a": tfds.features.Text(),
                 "score": np.float32,
-                "label": tfds.features.ClassLabel(names=["no", "yes"]),
+                "label": tfds.features.ClassLabel(names=["yes", "no"]),
             }
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features)
@@ -153,7 +153,9 @@ def test_tfds(tmp_path):
     builder.download_and_prepare()
     folder = f"tfds:{builder.data_dir}"
     found = sorted(texts(folder, ["a"]), key=lambda record: record.texts)
-    assert [(record.texts, record.label) for record in found] == [(("é0",), "no"), (("é1",), "yes")]
+    assert [(record.texts, record.label) for record in found] == [(("é0",), "yes"), (("é1",), "no")]
+    assert Table(folder).classes("label") == ("yes", "no")
+    assert Table(folder).classes("a") == Table("a.csv").classes("label") == ()
     assert {record.place for record in found} == {f"{folder}#train: example {n}" for n in (0, 1)}
     scores = texts(folder, ["a"], "score", "number")
     assert sorted(record.label for record in scores) == [0.0, 0.5]
