@@ -204,7 +204,8 @@ def finetune(
             length = batch["input_ids"].shape[-1]
             lengths.add(length)
             state, numbers = train_step(state, batch, frozen)
-            rates.add(numbers["real_tokens"], train_flops(passes, length) * config.batch_size)
+            rows = math.prod(batch["input_ids"].shape[:-1])  # of choices several an example
+            rates.add(numbers["real_tokens"], train_flops(passes, length) * rows)
             lagged.write()
             shown(step, {})
             if preemption and step == start + 1:

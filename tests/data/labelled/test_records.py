@@ -319,3 +319,44 @@ def test_label_sets():
     assert LabelSet.found(tags).names == ("B-A", "B-X", "O")
     for names, expected in (("aa", "'a' stands twice"), ("a", "of 1 class"), (["", "a"], "empty")):
         assert expected in refusal(LabelSet.given, list(names))
+
+
+def test_squad_of_tfds(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Squad(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "context": tfds.features.Text(),
+                    "question": tfds.features.Text(),
+                    "is_impossible": np.bool_,
+                    "answers": tfds.features.Sequence(
+                        {"text": tfds.features.Text(), "answer_start": np.int32}
+                    ),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(5), "wrong": self._generate_examples(4)}
+
+        def _generate_examples(self, start):
+            base = {"context": "Émile wrote it.", "question": "What did he do?"}
+            answers = {"text": ["wrote", "wrote it"], "answer_start": [start + 1, start + 1]}
+            yield 0, base | {"id": "a", "is_impossible": False, "answers": answers}
+            nothing = {"text": [], "answer_start": []}
+            yield 1, base | {"id": "b", "is_impossible": True, "answers": nothing}
+
+    builder = Squad(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    folder = f"tfds:{builder.data_dir}"
+    found = {record.id: record for record in read_questions(folder)}
+    assert [answer.text for answer in found["a"].answers] == ["wrote", "wrote it"]
+    assert found["a"].context == "Émile wrote it." and found["b"].answers == ()
+    assert "question a: 'wrote' does not stand at character 5" in refusal(
+        lambda source: list(read_questions(source)), f"{folder}#wrong"
+    )
