@@ -38,8 +38,10 @@ def begin(
     config: EncoderConfig,
     parameters: nnx.State,
     tokenizer: Tokenizer,
+    heads: bool = True,
 ) -> list[str]:
-    """Fill fresh parameters, in place, with those of a MODEL; returns notes.
+    """Fill fresh parameters, in place, with those of a MODEL, `heads` too or the encoder alone;
+    returns notes.
 
     A run with the same parts gives each of its own. Else the one model fills the encoder, which
     has to be of its shape, and a generator where that is of its shape too. Pieces that the
@@ -56,7 +58,7 @@ def begin(
         source = sources[name] if tuple(sources) == objective.parts else first
         size, part = objective.part(name, config, parameters)
         try:
-            notes.append(_fill(part, source, size, name, parts))
+            notes.append(_fill(part, source, size, name, parts, heads))
         except UserError as error:
             if number == 0 or any(path[0] == name for path in objective.frozen):
                 raise
@@ -88,8 +90,9 @@ def _parts_of_new_pieces(source: Pretrained, tokenizer: Tokenizer) -> list[list[
 
 
 def _fill(
-    target: nnx.State, source: Pretrained, config: EncoderConfig, name: str, parts: list[list[int]]
-) -> str:
+    target: nnx.State, source: Pretrained, config: EncoderConfig, name: str,
+    parts: list[list[int]], heads: bool,
+) -> str:  # fmt: skip
     """The encoder, and the heads of equal name and shape. Nothing is changed before all of the
     encoder is known to fit."""
     for field in _ARITHMETIC:
@@ -101,7 +104,7 @@ def _fill(
             )
     theirs, pairs, fresh = dict(nnx.to_flat_state(source.parameters)), [], []
     for path, variable in nnx.to_flat_state(target):
-        found = theirs.get(path)
+        found = theirs.get(path) if heads or path[0] != "heads" else None
         if found is not None and _fits(found, variable):
             pairs.append((variable, found.get_value()))
         elif is_adapter(path):

@@ -35,14 +35,14 @@ from bert_jax.files import lock, write_whole
 from bert_jax.models.adapters import AdaptConfig, split
 from bert_jax.models.config import EncoderConfig
 from bert_jax.store import Folder, absolute, reach
-from bert_jax.task import KINDS, TaskConfig, best_of, row_format
+from bert_jax.task import KINDS, TaskConfig, best_of, label_set, row_format, told_of
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.scores.spread import over_seeds
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.depth import DepthConfig, scale_by_depth
-from bert_jax.training.feed import Feed
+from bert_jax.training.feed import Feed, batch_parts
 from bert_jax.training.flops import Pass, train_flops
-from bert_jax.training.mesh import MeshConfig, build_mesh
+from bert_jax.training.mesh import MeshConfig, build_mesh, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
 from bert_jax.training.preempt import Preemption
@@ -105,7 +105,8 @@ def main() -> None:
         config = replace(config, task=replace(config.task, data=values.data))
     workdir, init = reach(cli.required("workdir")), cli.required("init")
     preemption = Preemption()
-    mesh = build_mesh(config.mesh, config.batch_size, [])
+    mesh = build_mesh(config.mesh)
+    check_parts(config.batch_size, config.accumulation, mesh)
     with jax.set_mesh(mesh):
         if values.seeds == 1:
             tell(config.task, [finetune(config, init, workdir, mesh, preemption)])
@@ -135,11 +136,7 @@ def finetune(
     tokenizer = source.tokenizer
     files = task.train, task.dev
     records = {name: list(kind.read(task, task.file(name), True)) for name in files}
-    labels = None
-    if kind.named and task.labels:
-        labels = LabelSet.given(task.labels.split())
-    elif kind.named:
-        labels = LabelSet.found(records[task.train])
+    labels = label_set(task, records[task.train])
     form = row_format(task, source.config)
     train, dev = (kind.examples(task, records[name], tokenizer, form, labels) for name in files)
     print(
@@ -154,6 +151,7 @@ def finetune(
         hidden_dropout=config.dropout, attention_dropout=config.dropout, dtype=config.dtype,
     )  # fmt: skip
     config.adapt.check_fits(model)
+    check_divides(mesh, model)
     batches = LabelledBatches(train, task.buckets, config.batch_size, config.seed, 1 << 30)
     epoch_steps = batches.steps_per_epoch
     steps = config.epochs * epoch_steps
@@ -167,7 +165,8 @@ def finetune(
     parameters = init_parameters(objective, model, config.seed)
     begun = []
     if config.pretrained:
-        begun = beginning.begin(init, objective, model, parameters, tokenizer)
+        same_labels = source.labels == (labels.names if labels else ())
+        begun = beginning.begin(init, objective, model, parameters, tokenizer, heads=same_labels)
     trained, frozen = split(parameters, config.adapt, new_pooler=not source.config.pooler)
     if frozen:
         print(f"{_size(trained):,} parameters are trained, {_size(frozen):,} stay as they are")
@@ -196,7 +195,7 @@ def finetune(
     kept = [record for record in read_metrics(workdir) if record["step"] <= start]
     history = [record for record in kept if "eval_loss" in record]
     rates, lengths = Rates(began), set[int]()
-    with progress.training(start, steps) as shown:
+    with progress.training(start, steps, "fine-tuning", told_of(task)) as shown:
         writer = MetricsWriter(workdir, kept)
         lagged = LaggedMetrics(writer, shown, _MAX_SKIPPED)
         step, stop = start, False
@@ -205,7 +204,8 @@ def finetune(
             length = batch["input_ids"].shape[-1]
             lengths.add(length)
             state, numbers = train_step(state, batch, frozen)
-            rates.add(numbers["real_tokens"], train_flops(passes, length) * config.batch_size)
+            rows = math.prod(batch["input_ids"].shape[:-1])  # of choices several an example
+            rates.add(numbers["real_tokens"], train_flops(passes, length) * rows)
             lagged.write()
             shown(step, {})
             if preemption and step == start + 1:
@@ -244,6 +244,17 @@ def finetune(
     if stop and step < steps and not _ended(config, history):
         raise Preempted(f"stopped after step {step}; the same command goes on from there")
     return finetuned.read_scores(workdir)
+
+
+def check_parts(batch_size: int, accumulation: int, mesh: Mesh) -> None:
+    """Raises UserError where a batch cannot be cut as mesh and accumulation ask."""
+    _, devices = batch_parts(mesh)
+    if batch_size % (devices * accumulation):
+        raise UserError(
+            f"batch_size={batch_size} is not divisible by accumulation={accumulation} times the "
+            f"{devices} devices of mesh.data times mesh.fsdp; choose a multiple of "
+            f"{devices * accumulation}"
+        )
 
 
 def _size(parameters: nnx.State) -> int:

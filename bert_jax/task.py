@@ -58,7 +58,7 @@ class TaskConfig:
     class_weights: str = ""  # a number a class, in that order
     quoted: bool = True  # of CSV and TSV: quotation marks hold a field together
     scheme: str = "bio"  # of tags: bio, bilou, or none (they are single)
-    metrics: str = "accuracy"  # of classes and numbers; the first says which epoch is best
+    metrics: str = "accuracy"  # by kind; the first says which epoch is best; f1: of class 1
     max_length: int = 128  # of a row, special tokens counted
     lengths: str = "32 64 128 256 512"  # of rows in batches: one compilation each
     stride: int = 128  # of answers: tokens from window to window
@@ -68,10 +68,11 @@ class TaskConfig:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(f"task.kind={self.kind!r}: must be one of {', '.join(KINDS)}")
-        unknown = [name for name in self.metrics.split() if name not in METRICS]
-        if self.kind in ("classify", "regress", "choose") and (unknown or not self.metrics):
+        metrics, named = _METRICS.get(self.kind, ()), self.metrics.split()
+        if metrics and (not named or not set(named) <= set(metrics)):
             raise UserError(
-                f"task.metrics={self.metrics!r}: of {', '.join(METRICS)} name one or more"
+                f"task.metrics={self.metrics!r}: to {self.kind}, name one or more of "
+                f"{', '.join(metrics)}"
             )
         columns = len(self.texts.split())
         if self.kind in ("classify", "regress") and columns not in (1, 2):
@@ -82,6 +83,11 @@ class TaskConfig:
             raise UserError(
                 f"task.texts={self.texts!r}: name the context's column, then those of two texts or "
                 f"more"
+            )
+        if self.class_weights and self.kind != "classify":
+            raise UserError(
+                f"task.class_weights={self.class_weights!r}: only classes of texts are weighed; "
+                f"leave it out"
             )
         for name, read in (("lengths", int), ("class_weights", float)):
             try:
@@ -102,6 +108,14 @@ class TaskConfig:
         return name if name.startswith("tfds:") else str(Path(self.data) / name)
 
 
+# The scores of METRICS that say something of a kind.
+_METRICS = {
+    "classify": ("accuracy", "f1", "macro_f1", "matthews"),
+    "choose": ("accuracy",),
+    "regress": ("pearson", "spearman"),
+}
+
+
 class Kind(NamedTuple):
     """A kind of task: records of a file, rows of the records, what the head learns, what the logits
     score and say, and how wide the head is."""
@@ -112,6 +126,17 @@ class Kind(NamedTuple):
     learned: Callable[[TaskConfig, LabelSet | None], Task]
     judge: Callable[[TaskConfig, Sequence[Any], Any, Outputs, LabelSet | None], Found]
     width: Callable[[LabelSet | None], int]
+
+
+def label_set(config: TaskConfig, records: Sequence[Any]) -> LabelSet | None:
+    """The classes or tags: as task.labels has them, as the source of `train` declares them, or
+    those of its records, sorted. None for a kind whose labels have no names."""
+    if not KINDS[config.kind].named:
+        return None
+    names: Sequence[str] = config.labels.split()
+    if not names and config.kind == "classify":
+        names = Table(config.file(config.train), config.quoted).classes(config.label)
+    return LabelSet.given(names) if names else LabelSet.found(records)
 
 
 def row_format(config: TaskConfig, model: EncoderConfig) -> RowFormat:
@@ -237,7 +262,13 @@ def _judge_answers(
     starts, ends = ([logits[:, border] for logits in outputs] for border in (0, 1))
     found = best_answers(examples, starts, ends, max_answer_length=config.max_answer_length)
     text = {one.id: one.best[0].text if one.best else "" for one in found}
-    doubt = {one.id: one.null_difference for one in found}
+    # Where no span is left that could be an answer it is infinite: above that of all others.
+    doubts = np.array([one.null_difference for one in found])
+    most = max(0.0, float(doubts[np.isfinite(doubts)].max(initial=0.0)))
+    doubt = {
+        one.id: float(difference) if np.isfinite(difference) else most + 1
+        for one, difference in zip(found, doubts, strict=True)
+    }
     answers = {
         record.id: [answer.text for answer in record.answers]
         for record in records
@@ -253,7 +284,7 @@ def _judge_answers(
             "id": one.id,
             "answer": "" if config.unanswerable and one.null_difference > 0 else text[one.id],
             "best": [{"text": best.text, "score": round(best.score, 4)} for best in one.best[:5]],
-            "null_difference": round(one.null_difference, 4),
+            "null_difference": round(one.null_difference, 4) if one.best else None,
         }
         for one in found
     ]
@@ -308,6 +339,11 @@ def best_of(config: TaskConfig) -> str:
     return config.metrics.split()[0] if config.kind in ("classify", "regress", "choose") else (
         "accuracy" if config.scheme == "none" and config.kind == "tag" else "f1"
     )  # fmt: skip
+
+
+def told_of(config: TaskConfig) -> tuple[str, ...]:
+    """The scores that are told after each epoch."""
+    return tuple(config.metrics.split()) if config.kind in _METRICS else ("exact", best_of(config))
 
 
 def read_task(model: str | Folder) -> TaskConfig | None:

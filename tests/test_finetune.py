@@ -16,17 +16,20 @@ import pytest
 from flax import nnx
 
 from bert_jax import finetuned, pretrained
+from bert_jax.data.labelled.features import RowFormat
 from bert_jax.errors import Preempted, UserError
-from bert_jax.finetune import finetune
+from bert_jax.finetune import check_parts, finetune
 from bert_jax.models.adapters import AdaptConfig
+from bert_jax.task import KINDS, TaskConfig
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
+from bert_jax.training.mesh import MeshConfig, build_mesh
 from bert_jax.training.metrics import LaggedMetrics, read_metrics
 from bert_jax.training.preempt import Preemption
 from bert_jax.training.rates import MEASURED
 from tests import tiny
-from tests.finetuning import config_of
+from tests.finetuning import TASKS, config_of
 from tests.test_programs import ROOT, refused, start
 
 
@@ -187,6 +190,61 @@ def test_a_field_that_was_not_there_yet_has_its_default(labelled, tmp_path):
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(UserError, match="model.json: cannot be read"):
         finetuned.begin(tmp_path, config, facts)
+
+
+def test_eight_devices_train_as_one_does(encoder, labelled, tmp_path, mesh):
+    config = config_of(labelled, dropout=0.1, epochs=2, log_every=1)
+    finetune(config, encoder, tmp_path / "one", mesh)
+    eight = build_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    with jax.set_mesh(eight):
+        finetune(config, encoder, tmp_path / "eight", eight)
+    one, other = (
+        np.array([r[name] for r in read_metrics(tmp_path / run) for name in ("loss", "eval_loss")
+                  if name in r])
+        for run in ("one", "eight")
+    )  # fmt: skip
+    assert len(one) == 26 and np.abs(one - other).max() < 1e-5
+
+
+def test_a_batch_is_cut_evenly_or_refused(mesh):
+    eight = build_mesh(MeshConfig(data=4, tensor=2))
+    check_parts(8, 2, eight)
+    with pytest.raises(UserError, match="accumulation=4 times the 4 devices .* a multiple of 16"):
+        check_parts(8, 4, eight)
+
+
+@pytest.mark.parametrize(
+    "kind, metrics", [("regress", "accuracy"), ("classify", "pearson"), ("choose", "f1"),
+                      ("classify", "")]
+)  # fmt: skip
+def test_a_score_that_says_nothing_of_a_kind_is_refused(kind, metrics):
+    with pytest.raises(UserError, match=f"to {kind}, name one or more of"):
+        TaskConfig(kind=kind, metrics=metrics)
+
+
+def test_a_head_of_other_labels_is_not_taken_over(encoder, labelled, tmp_path, mesh, capsys):
+    first, config = tmp_path / "first", config_of(labelled, epochs=1)
+    finetune(config, encoder, first, mesh)
+    capsys.readouterr()
+    finetune(config, str(first), tmp_path / "same", mesh)
+    assert "heads.classify" not in capsys.readouterr().out
+    finetune(config_of(labelled, epochs=1, task={"labels": "yes no"}), str(first),
+             tmp_path / "other", mesh)  # fmt: skip
+    assert "new: heads.classify" in capsys.readouterr().out
+
+
+def test_a_question_without_any_candidate_has_no_answer(encoder, labelled):
+    """Every span is longer than an answer may be."""
+    task = config_of(labelled, task=TASKS["answer"] | {"max_answer_length": 1}).task
+    kind, words = KINDS["answer"], pretrained.load(encoder).tokenizer
+    records = list(kind.read(task, task.file(task.dev), True))
+    examples = kind.examples(task, records, words, RowFormat(32, 2), None)
+    outputs = [
+        np.stack([np.arange(32.0), -np.arange(32.0)], axis=-1) for _ in range(len(examples))
+    ]  # the last tokens begin, and the first ones end
+    scores, predictions = kind.judge(task, records, examples, outputs, None)
+    assert np.isfinite(list(scores.values())).all()
+    json.dumps(predictions, allow_nan=False)
 
 
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):

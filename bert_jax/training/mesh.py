@@ -27,12 +27,13 @@ class MeshConfig:
 
 def build_mesh(
     config: MeshConfig,
-    batch_size: int,
+    batch_size: int = 0,
     phases: Sequence[int] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """The devices (None: all), explicitly sharded. `phases`: the batches of each phase. Raises
-    UserError where sizes do not divide, or slices are not those of the devices."""
+    """The devices (None: all), explicitly sharded. `batch_size`, `phases`: the run's and each
+    phase's batches, 0 for one that the caller checks. Raises UserError where sizes do not divide,
+    or slices are not those of the devices."""
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     shape = [config.data, config.fsdp, config.tensor]
