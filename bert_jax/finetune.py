@@ -40,9 +40,9 @@ from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.scores.spread import over_seeds
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.depth import DepthConfig, scale_by_depth
-from bert_jax.training.feed import Feed, batch_parts
+from bert_jax.training.feed import Feed
 from bert_jax.training.flops import Pass, train_flops
-from bert_jax.training.mesh import MeshConfig, build_mesh, check_divides
+from bert_jax.training.mesh import MeshConfig, build_mesh, check_batch, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
 from bert_jax.training.preempt import Preemption
@@ -106,7 +106,7 @@ def main() -> None:
     workdir, init = reach(cli.required("workdir")), cli.required("init")
     preemption = Preemption()
     mesh = build_mesh(config.mesh)
-    check_parts(config.batch_size, config.accumulation, mesh)
+    check_batch(mesh, config.batch_size, config.accumulation, "accumulation")
     with jax.set_mesh(mesh):
         if values.seeds == 1:
             tell(config.task, [finetune(config, init, workdir, mesh, preemption)])
@@ -244,17 +244,6 @@ def finetune(
     if stop and step < steps and not _ended(config, history):
         raise Preempted(f"stopped after step {step}; the same command goes on from there")
     return finetuned.read_scores(workdir)
-
-
-def check_parts(batch_size: int, accumulation: int, mesh: Mesh) -> None:
-    """Raises UserError where a batch cannot be cut as mesh and accumulation ask."""
-    _, devices = batch_parts(mesh)
-    if batch_size % (devices * accumulation):
-        raise UserError(
-            f"batch_size={batch_size} is not divisible by accumulation={accumulation} times the "
-            f"{devices} devices of mesh.data times mesh.fsdp; choose a multiple of "
-            f"{devices * accumulation}"
-        )
 
 
 def _size(parameters: nnx.State) -> int:

@@ -45,7 +45,7 @@ from bert_jax.training.evaluate import evaluate
 from bert_jax.training.feed import Feed, batch_parts
 from bert_jax.training.flops import Pass, train_flops
 from bert_jax.training.hosts import barrier, is_first, together
-from bert_jax.training.mesh import build_mesh, check_divides
+from bert_jax.training.mesh import build_mesh, check_batch, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import build_optimizer
 from bert_jax.training.preempt import Preemption
@@ -255,18 +255,13 @@ class DueAt:
 def flops_by_phase(config: RunConfig, objective: Objective, mesh: Mesh) -> dict[int, int]:
     """Of a step, by the number of the step that each phase begins with. Raises UserError where
     the mesh cannot cut the model, or a batch into the parts that it is accumulated from."""
-    found, devices, parts = {}, batch_parts(mesh)[1], config.train.accumulation
+    found = {}
     for begin, _, sizes in config.phases:
         length, slots = sizes.sequence_length, sizes.max_predictions
         passes = [Pass(*one) for one in objective.passes(config.model, length, slots)]
         found[begin + 1] = train_flops(passes, length) * sizes.batch_size
     for sizes in (config.data, *(phase.data for phase in config.phases)):
-        if sizes.batch_size % (devices * parts):
-            raise UserError(
-                f"a batch of {sizes.batch_size} is not divisible by train.accumulation={parts} "
-                f"times the {devices} devices of mesh.data times mesh.fsdp; choose a multiple of "
-                f"{devices * parts}"
-            )
+        check_batch(mesh, sizes.batch_size, config.train.accumulation, "train.accumulation")
     for one in passes:
         check_divides(mesh, one.config)
     return found

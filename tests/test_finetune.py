@@ -18,13 +18,13 @@ from flax import nnx
 from bert_jax import finetuned, pretrained
 from bert_jax.data.labelled.features import RowFormat
 from bert_jax.errors import Preempted, UserError
-from bert_jax.finetune import check_parts, finetune
+from bert_jax.finetune import finetune
 from bert_jax.models.adapters import AdaptConfig
 from bert_jax.task import KINDS, TaskConfig
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
-from bert_jax.training.mesh import MeshConfig, build_mesh
+from bert_jax.training.mesh import MeshConfig, build_mesh, check_batch
 from bert_jax.training.metrics import LaggedMetrics, read_metrics
 from bert_jax.training.preempt import Preemption
 from bert_jax.training.rates import MEASURED
@@ -208,9 +208,9 @@ def test_eight_devices_train_as_one_does(encoder, labelled, tmp_path, mesh):
 
 def test_a_batch_is_cut_evenly_or_refused(mesh):
     eight = build_mesh(MeshConfig(data=4, tensor=2))
-    check_parts(8, 2, eight)
+    check_batch(eight, 8, 2, "accumulation")
     with pytest.raises(UserError, match="accumulation=4 times the 4 devices .* a multiple of 16"):
-        check_parts(8, 4, eight)
+        check_batch(eight, 8, 4, "accumulation")
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,17 @@ def _slices(devices: Sequence[jax.Device]) -> int:
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
+def check_batch(mesh: Mesh, size: int, accumulation: int, field: str) -> None:
+    """Raises UserError where a batch cannot be cut as mesh and accumulation, the `field` of that
+    name, ask."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % (devices * accumulation):
+        raise UserError(
+            f"a batch of {size} is not divisible by {field}={accumulation} times the {devices} "
+            f"devices of mesh.data times mesh.fsdp; choose a multiple of {devices * accumulation}"
+        )
+
+
 def check_divides(mesh: Mesh, config: EncoderConfig) -> None:
     """Raises UserError where a size of the encoder cannot be cut as the mesh asks."""
     for axis, names in (

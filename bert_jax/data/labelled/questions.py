@@ -13,7 +13,7 @@ from bert_jax.data.labelled.records import (
     not_empty,
     text_lines,
 )
-from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_source
+from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_source, tfds_text
 from bert_jax.errors import UserError
 
 
@@ -42,21 +42,12 @@ def _of_tfds(dataset: str, split: str, answered: bool) -> Iterator[QuestionRecor
         at, found = f"{where}: example {number}", example["answers"]
         pairs = zip(found["text"], found["answer_start"], strict=True)
         entry = {
-            "id": _text(example["id"], at),
-            "question": _text(example["question"], at),
-            "answers": [{"text": _text(text, at), "answer_start": int(n)} for text, n in pairs],
+            "id": tfds_text(example["id"], at),
+            "question": tfds_text(example["question"], at),
+            "answers": [{"text": tfds_text(text, at), "answer_start": int(n)} for text, n in pairs],
             "is_impossible": bool(example.get("is_impossible", False)),
         }
-        yield _record(where, at, checked(_text(example["context"], at), at), entry, answered)
-
-
-def _text(value: bytes | str, at: str) -> str:
-    try:
-        return value.decode() if isinstance(value, bytes) else value
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{at}: not UTF-8 at byte {error.start}; prepare the dataset again"
-        ) from None
+        yield _record(where, at, checked(tfds_text(example["context"], at), at), entry, answered)
 
 
 def _questions(path: Path, answered: bool) -> Iterator[QuestionRecord]:

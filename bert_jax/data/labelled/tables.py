@@ -16,7 +16,7 @@ from bert_jax.data.labelled.records import (
     not_empty,
     text_lines,
 )
-from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_source
+from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_source, tfds_text
 from bert_jax.data.sources.reading import MAX_LINE_BYTES
 from bert_jax.data.sources.streams import COMPRESSED
 from bert_jax.errors import UserError
@@ -196,12 +196,7 @@ def _plain(value: Any, classes: list[str] | None, place: str) -> Any:
     if classes is not None:
         return classes[int(value)] if 0 <= int(value) < len(classes) else None
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{place}: not UTF-8 at byte {error.start}; prepare the dataset again"
-            ) from None
+        return tfds_text(value, place)
     return value.item() if hasattr(value, "item") and not value.ndim else value
 
 

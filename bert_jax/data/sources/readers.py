@@ -170,6 +170,16 @@ def tfds_examples(builder: Any, split: str, where: str) -> Iterator[dict[str, An
         ) from None
 
 
+def tfds_text(value: bytes | str, place: str) -> str:
+    """Raises UserError, which names the place, for what is not UTF-8."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place}: not UTF-8 at byte {error.start}; prepare the dataset again"
+        ) from None
+
+
 def tfds_split(
     builder: Any, split: str, name: str, column: str, cleaning: Cleaning
 ) -> Iterator[Document]:
