@@ -74,7 +74,8 @@ def main() -> None:
                 for turn, tried in found.items():
                     python = sys.executable if turn == "ours" else arguments.oracle
                     words = f"--turn={turn}", f"--case={name}", f"--folder={folder}"
-                    tried.append(turns.run(python, __file__, *words, threads=turns.cores()))
+                    cold = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+                    tried.append(turns.run(python, __file__, *words, threads=turns.cores(), **cold))
                 compare(name, {turn: tried[-1]["loss"] for turn, tried in found.items()})
     table(figures)
     if arguments.json:
