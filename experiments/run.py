@@ -300,7 +300,7 @@ def summary(runs: Sequence[Run]) -> str:
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     lines = [f"{len(runs)} runs: " + ", ".join(f"{n} {status}" for status, n in counts.items())]
     for run, outcome in outcomes:
-        if outcome["status"] != "done":
+        if outcome["status"] not in ("done", ""):
             lines.append(f"  {run.name}: {outcome['status']}, {outcome.get('why')} ({run.log})")
     return "\n".join(lines)
 

@@ -109,11 +109,11 @@ def test_page_in_a_browser(blocks, tmp_path):
     """
     path = tmp_path / "index.html"
     text = page("made up", blocks)
-    path.write_text(text.replace("</body>", f"<script>{pointing}</script></body>"))
+    path.write_text(text.replace("</body>", f"<script>{{{pointing}}}</script></body>"))
     done = subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
          f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr, done.stderr
     assert 'data-ready="true"' in done.stdout, done.stderr
