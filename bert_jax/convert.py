@@ -6,7 +6,8 @@
 MODEL is a workdir of bert_jax.pretrain or bert_jax.finetune, a checkpoint in it
 (runs/base/checkpoints/120000) or a Hugging Face folder. The folder that is written holds
 config.json, model.safetensors, tokenizer.json and tokenizer_config.json; nothing here needs torch.
-A run with a generator has the parts discriminator (the default) and generator.
+A run with a generator has the parts discriminator (the default) and generator. What was fine-tuned
+with adapt.kind=lora is merged into the kernels.
 """
 
 import json
@@ -44,7 +45,9 @@ def main() -> None:
 
 
 def convert(source: pretrained.Pretrained, output: Path) -> list[str]:
-    """Write the model to the folder; returns notes on what could not be taken along."""
+    """Write the model to the folder, its adapters merged into the kernels; returns notes on what
+    could not be taken along. Raises UserError where they cannot be merged."""
+    source = source.merged()
     vocabulary = source.tokenizer.vocabulary
     parameters = {
         ".".join(map(str, path)): np.asarray(variable.get_value())

@@ -1,7 +1,10 @@
-"""The scores of a fine-tuned model on labelled data, with how far each can be trusted.
+"""The scores of a model, with how far each can be trusted.
 
   python -m bert_jax.evaluate --model=runs/sst2 --data=data/sst2
   python -m bert_jax.evaluate --model=runs/sst2 --data=data/sst2 --file=test.jsonl --output=scores
+  python -m bert_jax.evaluate --model=runs/base --text=domain.txt --limit=1000
+
+A fine-tuned model on labelled data:
 
 --model is a workdir of bert_jax.finetune, or one epoch of it, as runs/sst2/checkpoints/4209.
 --data is the folder of the file (without it, that of the training), --file its name (without it,
@@ -9,18 +12,24 @@ that of task.dev). What the columns are is as in fine-tuning. Each score comes w
 of 1,000 bootstrap samples of the examples; classes, tags and types of entity with precision,
 recall and F1. With --output that folder gets scores.json, predictions.jsonl and, of classes,
 classes.png: the confusion matrix and the calibration.
+
+Any model with a masked-token head on plain text, a text a line (packed or not; - is stdin): its
+pseudo-perplexity (Salazar et al. 2020), for which each token is masked in turn, by token, and by
+word and by character, so that models of other vocabularies compare. --mask=word masks, with a
+token, the rest of its word too (Kauf and Ivanova 2023), which is the fairer measure between
+vocabularies. --limit takes the first texts alone. docs/continued.md has more.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
-from bert_jax import cli, finetuned, pretrained
+from bert_jax import cli, finetuned, pretrained, progress, pseudo_likelihood
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
@@ -48,7 +57,8 @@ _BATCH = 32  # where the workdir does not say
 @dataclass(frozen=True)
 class Evaluation:
     """`scores` are those that fine-tuning writes; `intervals` of those that examples make up.
-    `by_name`: of classes, tags or types of entity. `matrix` and `calibration`: of classes."""
+    `by_name`: of classes, tags or types of entity. `matrix` and `calibration`: of classes.
+    `facts`: what else there is to say, of plain text."""
 
     file: str
     examples: int
@@ -58,18 +68,51 @@ class Evaluation:
     matrix: np.ndarray | None
     calibration: Reliability | None
     predictions: list[dict[str, Any]]
+    facts: dict[str, int | str] = field(default_factory=dict)
 
 
 def main() -> None:
     values = flags.FLAGS
     model = cli.required("model")
     output = reach(values.output) if values.output else None
+    check_flags()
     with jax.set_mesh(one_device()):
-        found = evaluate(model, values.data, values.file)
+        if values.text:
+            found = evaluate_text(model, values.text, values.mask, values.limit)
+        else:
+            found = evaluate(model, values.data, values.file)
     tell(found)
     if output is not None:
         write(found, output, model)
         print(f"\nkept in {output}")
+
+
+def check_flags() -> None:
+    """Raises UserError for flags that are not of one kind of evaluation."""
+    values = flags.FLAGS
+    if values.limit < 0:
+        raise UserError(f"--limit={values.limit}: must be 0, for all texts, or more")
+    kind, others = "plain text", ("data", "file")
+    if not values.text:
+        kind, others = "labelled data", ("limit", "mask")
+    for name in others:
+        if values[name].present:
+            raise UserError(f"--{name} is not for {kind}; leave it out, or see --help")
+
+
+def evaluate_text(model: str, file: str, masked: str, limit: int = 0) -> Evaluation:
+    """The pseudo-perplexity of the texts of a file. Raises UserError where the model has no
+    masked-token head, or the file no text."""
+    texts = pseudo_likelihood.read_texts(file, limit)
+    source = pseudo_likelihood.load_masked_model(model)
+    with progress.scoring() as report:
+        found = pseudo_likelihood.score(source, texts, masked, report)
+    intervals = found.intervals()
+    return Evaluation(
+        file, len(found.texts), {name: one.score for name, one in intervals.items()}, intervals,
+        {}, None, None, list(found.records()),
+        {"masked": masked, **{name: int(each.sum()) for name, each in found.counts().items()}},
+    )  # fmt: skip
 
 
 def evaluate(model: str, data: str = "", file: str = "") -> Evaluation:
@@ -79,7 +122,7 @@ def evaluate(model: str, data: str = "", file: str = "") -> Evaluation:
     if task is None:
         raise UserError(
             f"{model}: was not fine-tuned here; name a workdir of bert_jax.finetune, or one of its "
-            f"checkpoints"
+            f"checkpoints, or give --text=FILE for a pseudo-perplexity"
         )
     task, kind = replace(task, data=data or task.data), KINDS[task.kind]
     name = file or task.dev
@@ -90,7 +133,7 @@ def evaluate(model: str, data: str = "", file: str = "") -> Evaluation:
 
     # The arithmetic of fine-tuning, so that the scores are its own.
     config = json.loads((reach(source.name) / finetuned.CONFIG).read_text())
-    objective = FineTuning(kind.learned(task, labels))
+    objective = FineTuning(kind.learned(task, labels), adapt=source.adapt)
     size = replace(source.config, dtype=config.get("dtype", source.config.dtype))
     logits, _ = finetuned.outputs(
         finetuned.make_forward(objective, size), objective, source.parameters, examples,
@@ -196,6 +239,8 @@ def tell(found: Evaluation) -> None:
         interval = found.intervals.get(name)
         between = f"  95% {interval.low:.4f} to {interval.high:.4f}" if interval else ""
         print(f"  {name} {value:.4f}{between}")
+    if found.facts:
+        print("  " + ", ".join(f"{name} {value}" for name, value in found.facts.items()))
     if found.by_name:
         width = max(5, *(len(name) for name in found.by_name))
         print(f"\n{'':{width}}  precision  recall      F1  examples")
@@ -218,10 +263,11 @@ def tell(found: Evaluation) -> None:
 def write(found: Evaluation, output: Folder, model: str) -> None:
     """scores.json, predictions.jsonl and, of classes, classes.png."""
     output.mkdir(parents=True, exist_ok=True)
-    values = {
+    values: dict[str, Any] = {
         "model": model,
         "file": found.file,
         "examples": found.examples,
+        **found.facts,
         "scores": found.scores,
         "intervals": {name: asdict(one) for name, one in found.intervals.items()},
         "by_name": {name: one._asdict() for name, one in found.by_name.items()},
@@ -239,7 +285,10 @@ def write(found: Evaluation, output: Folder, model: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", "", "a workdir of bert_jax.finetune")
+    flags.DEFINE_string("model", "", "a workdir of bert_jax.finetune; with --text, any MODEL")
+    flags.DEFINE_string("text", "", "a file of plain text, a text a line; - for stdin")
+    flags.DEFINE_enum("mask", "token", pseudo_likelihood.MASKS, "word: the rest of the word too")
+    flags.DEFINE_integer("limit", 0, "of the texts so many, the first; 0: all")
     flags.DEFINE_string("data", "", "the folder of the file; that of the training, if left out")
     flags.DEFINE_string("file", "", "its name; that of task.dev, if left out")
     flags.DEFINE_string("output", "", "where scores, predictions and the picture are kept")

@@ -6,9 +6,12 @@
 MODEL (--init) is a workdir of bert_jax.pretrain or a Hugging Face folder. --data is the folder of
 the files that task.train and task.dev name; any field can be set, as --config.epochs=4. With
 --seeds=N the task is trained N times, from config.seed on, in WORKDIR/seed-K, and the spread is
-told: of small tasks one seed says little. The same command again goes on after the last epoch that
-was finished. The workdir then holds config.json, model.json, tokenizer/, checkpoints/,
-metrics.jsonl, and scores.json and predictions.jsonl of the best epoch.
+told: of small tasks one seed says little. On SIGTERM it saves the step that it is at and leaves
+with status 143; the same command again goes on from there or, killed in another way, after the last
+epoch that was finished, to the same numbers. The workdir then holds config.json, model.json,
+tokenizer/, checkpoints/, metrics.jsonl, and scores.json and predictions.jsonl of the best epoch.
+With --config.adapt.kind=lora or bottleneck all of MODEL stays as it is: adapters and the head are
+what is trained, and what the checkpoints hold.
 """
 
 import json
@@ -20,27 +23,31 @@ from typing import Any
 import jax
 import optax
 from absl import flags
+from flax import nnx
 from jax.sharding import Mesh
 
-from bert_jax import cli, finetuned, pretrained, progress
+from bert_jax import beginning, cli, finetuned, pretrained, progress
 from bert_jax.data.labelled.batches import LabelledBatches
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.loader import read
-from bert_jax.errors import UserError
+from bert_jax.errors import Preempted, UserError
 from bert_jax.files import lock, write_whole
-from bert_jax.store import Folder, reach
-from bert_jax.task import KINDS, TaskConfig, best_of, row_format
+from bert_jax.models.adapters import AdaptConfig, split
+from bert_jax.models.config import EncoderConfig
+from bert_jax.store import Folder, absolute, reach
+from bert_jax.task import KINDS, TaskConfig, best_of, label_set, row_format, told_of
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.scores.spread import over_seeds
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.depth import DepthConfig, scale_by_depth
 from bert_jax.training.feed import Feed
 from bert_jax.training.flops import Pass, train_flops
-from bert_jax.training.mesh import MeshConfig, build_mesh
+from bert_jax.training.mesh import MeshConfig, build_mesh, check_batch, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
+from bert_jax.training.preempt import Preemption
 from bert_jax.training.rates import Rates
-from bert_jax.training.step import init_state, make_train_step
+from bert_jax.training.step import begin_state, init_parameters, make_train_step
 
 _MAX_SKIPPED = 10
 
@@ -50,6 +57,7 @@ class FinetuneConfig:
     """How an encoder is fine-tuned. Section numbers are Devlin et al. 2018."""
 
     seed: int = 0  # of the head, the order and dropout
+    pretrained: bool = True  # False: --init gives sizes and tokenizer alone, as a baseline
     task: TaskConfig = field(default_factory=TaskConfig)
     epochs: int = 3  # A.3: 2 to 4
     batch_size: int = 32  # A.3
@@ -61,6 +69,7 @@ class FinetuneConfig:
     log_every: int = 10
     # A.3: 5e-5, 3e-5 or 2e-5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -77,31 +86,49 @@ class FinetuneConfig:
             raise UserError(
                 f"batch_size={self.batch_size} is not divisible by accumulation={self.accumulation}"
             )
+        if self.adapt.kind and not self.pretrained:
+            raise UserError(
+                f"adapt.kind={self.adapt.kind}: adapts a pretrained model; leave out "
+                f"pretrained=False, or the adapters"
+            )
 
 
 def main() -> None:
     values = flags.FLAGS
+    if values.cluster != "none" or values.coordinator or values.processes or values.process >= 0:
+        raise UserError(
+            "--cluster, --coordinator, --processes, --process: fine-tuning is one process on the "
+            "devices of one host; start it there without a launcher"
+        )
     config = cli.read_config(FinetuneConfig)
     if values.data:
         config = replace(config, task=replace(config.task, data=values.data))
     workdir, init = reach(cli.required("workdir")), cli.required("init")
-    mesh = build_mesh(config.mesh, config.batch_size, [])
+    preemption = Preemption()
+    mesh = build_mesh(config.mesh)
+    check_batch(mesh, config.batch_size, config.accumulation, "accumulation")
     with jax.set_mesh(mesh):
         if values.seeds == 1:
-            tell(config.task, [finetune(config, init, workdir, mesh)])
+            tell(config.task, [finetune(config, init, workdir, mesh, preemption)])
             return
         found = []
         for seed in range(config.seed, config.seed + values.seeds):
             print(f"seed {seed}")
             folder = workdir / f"seed-{seed}"
-            found.append(finetune(replace(config, seed=seed), init, folder, mesh))
+            found.append(finetune(replace(config, seed=seed), init, folder, mesh, preemption))
         tell(config.task, found)
         write_whole(workdir / finetuned.SCORES, json.dumps(found, indent=2) + "\n")
 
 
-def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> dict[str, Any]:
+def finetune(
+    config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh,
+    preemption: Preemption | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train to the last epoch, from the newest checkpoint of the workdir if it has one, else from
-    the MODEL `init`. Returns the scores of the best epoch, with its `epoch` and `step`."""
+    the MODEL `init`. Returns the scores of the best epoch, with its `epoch` and `step`.
+
+    Raises Preempted where `preemption` told it to stop before the end.
+    """
     began, task, kind = time.monotonic(), config.task, KINDS[config.task.kind]
 
     # The model that it begins from, and what is labelled.
@@ -109,11 +136,7 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     tokenizer = source.tokenizer
     files = task.train, task.dev
     records = {name: list(kind.read(task, task.file(name), True)) for name in files}
-    labels = None
-    if kind.named and task.labels:
-        labels = LabelSet.given(task.labels.split())
-    elif kind.named:
-        labels = LabelSet.found(records[task.train])
+    labels = label_set(task, records[task.train])
     form = row_format(task, source.config)
     train, dev = (kind.examples(task, records[name], tokenizer, form, labels) for name in files)
     print(
@@ -122,11 +145,13 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
     )
 
     # What is learned, and how.
-    objective = FineTuning(kind.learned(task, labels))
+    objective = FineTuning(kind.learned(task, labels), adapt=config.adapt)
     model = replace(
         source.config, num_labels=kind.width(labels), pooler=objective.task.pooled,
         hidden_dropout=config.dropout, attention_dropout=config.dropout, dtype=config.dtype,
     )  # fmt: skip
+    config.adapt.check_fits(model)
+    check_divides(mesh, model)
     batches = LabelledBatches(train, task.buckets, config.batch_size, config.seed, 1 << 30)
     epoch_steps = batches.steps_per_epoch
     steps = config.epochs * epoch_steps
@@ -136,41 +161,55 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
         scale_by_depth(config.depth, model.num_layers, epoch_steps),
     )
 
+    # The parameters of the model: those that are trained, and those that stay as they are.
+    parameters = init_parameters(objective, model, config.seed)
+    begun = []
+    if config.pretrained:
+        same_labels = source.labels == (labels.names if labels else ())
+        begun = beginning.begin(init, objective, model, parameters, tokenizer, heads=same_labels)
+    trained, frozen = split(parameters, config.adapt, new_pooler=not source.config.pooler)
+    if frozen:
+        print(f"{_size(trained):,} parameters are trained, {_size(frozen):,} stay as they are")
+    del source  # else the arrays of its parameters would stay
+    facts = _facts(config, init, objective, model, labels, frozen)
+
     # The workdir, and the state: from the newest checkpoint, else from the model.
     workdir.mkdir(parents=True, exist_ok=True)
     locked = lock(workdir)
-    finetuned.begin(workdir, asdict(config), init, objective.task.name, model, labels)
+    finetuned.begin(workdir, config, facts)
     tokenizer.save(workdir / "tokenizer")
     checkpoints = Checkpoints(workdir, 1, keep_best=1)
-    state = init_state(objective, model, tx, config.seed)
+    state = begin_state(trained, tx)
     restored, notes = checkpoints.restore_newest(state)
-    if restored is None:
-        notes += pretrained.begin(init, objective, model, state.parameters, tokenizer)
+    notes += begun if restored is None else []
     state = restored or state
     start = int(state.step)
-    for note in notes:
+    for note in notes + checkpoints.set_aside_after(start):
         print(note)
 
     # Steps.
     train_step = make_train_step(objective, model, tx, config.seed, config.accumulation)
     forward = finetuned.make_forward(objective, model)
     feed = Feed(read(batches, start), objective.fields, mesh)
-    passes = [Pass(*one) for one in objective.passes(model, 0, 0)]
+    passes = [Pass(*one, kernels=not frozen) for one in objective.passes(model, 0, 0)]
     kept = [record for record in read_metrics(workdir) if record["step"] <= start]
     history = [record for record in kept if "eval_loss" in record]
     rates, lengths = Rates(began), set[int]()
-    with progress.training(start, steps) as shown:
+    with progress.training(start, steps, "fine-tuning", told_of(task)) as shown:
         writer = MetricsWriter(workdir, kept)
         lagged = LaggedMetrics(writer, shown, _MAX_SKIPPED)
-        step = start
-        while step < steps and not _ended(config, history):
+        step, stop = start, False
+        while step < steps and not stop and not _ended(config, history):
             step, batch = step + 1, next(feed)
             length = batch["input_ids"].shape[-1]
             lengths.add(length)
-            state, numbers = train_step(state, batch)
-            rates.add(numbers["real_tokens"], train_flops(passes, length) * config.batch_size)
+            state, numbers = train_step(state, batch, frozen)
+            rows = math.prod(batch["input_ids"].shape[:-1])  # of choices several an example
+            rates.add(numbers["real_tokens"], train_flops(passes, length) * rows)
             lagged.write()
             shown(step, {})
+            if preemption and step == start + 1:
+                preemption.begin()
             if step % config.log_every == 0 or step % epoch_steps == 0:
                 waited = feed.take_waited()
                 lagged.hold(step, numbers, rates.take(waited), {"compilations": len(lengths)})
@@ -178,8 +217,8 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
                 jax.block_until_ready(numbers)
                 with rates.aside("evaluation"):
                     outputs, loss = finetuned.outputs(
-                        forward, objective, state.parameters, dev, task.buckets,
-                        config.batch_size, mesh,
+                        forward, objective, nnx.merge_state(state.parameters, frozen), dev,
+                        task.buckets, config.batch_size, mesh,
                     )  # fmt: skip
                 scores, predictions = kind.judge(task, records[task.dev], dev, outputs, labels)
                 record = {f"eval_{name}": value for name, value in scores.items()}
@@ -192,10 +231,35 @@ def finetune(config: FinetuneConfig, init: str, workdir: Folder, mesh: Mesh) -> 
                         finetuned.write_scores(workdir, step, step // epoch_steps, scores)
                         finetuned.write_predictions(workdir, predictions)
                     checkpoints.save(step, state, _rank(task, history))
+            stop = preemption is not None and preemption.reached()
+            if stop and step % epoch_steps:
+                # Without a score it is kept until the next is saved, and never taken for the best.
+                jax.block_until_ready(numbers)
+                lagged.write()
+                writer.sync()
+                checkpoints.save(step, state)
     checkpoints.close()
     writer.close()
     locked.close()
+    if stop and step < steps and not _ended(config, history):
+        raise Preempted(f"stopped after step {step}; the same command goes on from there")
     return finetuned.read_scores(workdir)
+
+
+def _size(parameters: nnx.State) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+
+
+def _facts(
+    config: FinetuneConfig, init: str, objective: FineTuning, model: EncoderConfig,
+    labels: LabelSet | None, frozen: nnx.State,
+) -> finetuned.FineTuned:  # fmt: skip
+    """What the workdir says of itself. A base will be read again, from wherever that is done."""
+    base = pretrained.fingerprint(frozen) if frozen else ""
+    return finetuned.FineTuned(
+        str(absolute(reach(init))) if base else init, objective.task.name, model,
+        labels.names if labels else (), config.adapt, base,
+    )  # fmt: skip
 
 
 def _best(task: TaskConfig, history: list[dict]) -> dict:
@@ -233,6 +297,7 @@ def tell(task: TaskConfig, found: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     cli.define_config()
+    cli.define_distributed()
     flags.DEFINE_string("workdir", "", "where it is kept; the same folder again goes on with it")
     flags.DEFINE_string("init", "", "the MODEL that it begins from")
     flags.DEFINE_string("data", "", "the folder of the task's files")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -14,10 +14,10 @@ from jaxtyping import Array, Float
 from bert_jax.config import built
 from bert_jax.data.labelled.batches import LabelledEvaluation
 from bert_jax.data.labelled.features import Examples
-from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.loader import read
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
+from bert_jax.models.adapters import PLAIN, AdaptConfig
 from bert_jax.models.config import EncoderConfig
 from bert_jax.store import Folder
 from bert_jax.tasks.base import FineTuning
@@ -29,49 +29,92 @@ SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 Forward = Callable[[nnx.State, Batch], tuple[Float[Array, "B *each C"], Losses]]
 
 
-def begin(
-    workdir: Folder,
-    config: Mapping[str, Any],
-    init: str,
-    head: str,
-    model: EncoderConfig,
-    labels: LabelSet | None,
-) -> None:
-    """Write what the workdir is. Raises UserError where another run was begun there."""
-    facts = {
-        "init": init, "head": head, "model": asdict(model),
-        "labels": list(labels.names) if labels else [],
-    }  # fmt: skip
-    mine = {CONFIG: dict(config), MODEL: facts}
-    for name, values in mine.items():
-        path, text = workdir / name, json.dumps(values, indent=2) + "\n"
-        if path.exists() and json.loads(path.read_text()) != json.loads(text):
+@dataclass(frozen=True)
+class FineTuned:
+    """What model.json says of a fine-tuned model.
+
+    Where adapters were trained, the checkpoints hold what was trained alone. The rest is in the
+    MODEL `init`, and `base` is the fingerprint of it.
+    """
+
+    init: str
+    head: str
+    model: EncoderConfig
+    labels: tuple[str, ...]
+    adapt: AdaptConfig = PLAIN
+    base: str = ""
+
+
+def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
+    """Write what the workdir is; `config` is a dataclass. Raises UserError where another run was
+    begun there. A field that was not there yet when it was begun has its default; a base may have
+    moved."""
+    texts = {
+        name: json.dumps(asdict(values), indent=2) + "\n"
+        for name, values in ((CONFIG, config), (MODEL, model))
+    }
+    if (workdir / CONFIG).exists() and _read(workdir / CONFIG, type(config)) != config:
+        raise UserError(_another(workdir, CONFIG))
+    if (workdir / MODEL).exists():
+        began = _read_facts(workdir)
+        mine = replace(began, init=model.init) if model.base else began
+        if mine != model == replace(mine, base=model.base):
             raise UserError(
-                f"{workdir} was begun with another {name}; give what it says there to go on, or "
+                f"{workdir} was begun from other parameters than {model.init} has now; name the "
+                f"model that it was begun from (of a run that went on since, its checkpoint), or "
                 f"another --workdir to start anew"
             )
-        write_whole(path, text)
+        if mine != model:
+            raise UserError(_another(workdir, MODEL))
+    for name, text in texts.items():
+        write_whole(workdir / name, text)
+
+
+def _another(workdir: Folder, name: str) -> str:
+    return (
+        f"{workdir} was begun with another {name}; give what it says there to go on, or another "
+        f"--workdir to start anew"
+    )
+
+
+def _read[Config](path: Folder, kind: type[Config]) -> Config:
+    try:
+        return built(kind, json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, UserError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); bring back a copy") from error
+
+
+def _read_facts(workdir: Folder) -> FineTuned:
+    try:
+        facts = json.loads((workdir / MODEL).read_text())
+        return FineTuned(
+            facts["init"], facts["head"], built(EncoderConfig, facts["model"]),
+            tuple(facts["labels"]), built(AdaptConfig, facts.get("adapt", {})),
+            facts.get("base", ""),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{workdir / MODEL}: cannot be read ({error}); bring back a copy"
+        ) from error
 
 
 def is_finetuned(workdir: Folder) -> bool:
     return (workdir / MODEL).exists()
 
 
-def read_model(workdir: Folder) -> tuple[str, EncoderConfig, tuple[str, ...], int]:
-    """Its head, its sizes, the names of its labels, and the step of the best epoch. Raises
-    UserError where no epoch was finished, or a file cannot be read."""
+def read_model(workdir: Folder) -> tuple[FineTuned, int]:
+    """What it is, and the step of its best epoch. Raises UserError where no epoch was finished, or
+    a file cannot be read."""
+    facts = _read_facts(workdir)
     try:
-        facts = json.loads((workdir / MODEL).read_text())
-        model = built(EncoderConfig, facts["model"])
-        step = int(read_scores(workdir)["step"])
-        return facts["head"], model, tuple(facts["labels"]), step
+        return facts, int(read_scores(workdir)["step"])
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir}: no epoch of it is finished; start bert_jax.finetune there again"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{workdir / MODEL}: cannot be read ({error}); bring back a copy"
+            f"{workdir / SCORES}: cannot be read ({error}); bring back a copy"
         ) from error
 
 

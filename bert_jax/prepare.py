@@ -20,6 +20,7 @@ corpus.source is one of these, or several with " + " between them:
   --config.corpus.dedup=True            of documents with the same text keep one
   --config.corpus.invalid_utf8=replace  or skip (the document), or fail
   --config.corpus.tokenizer=bpe         wordpiece, sentencepiece, or the folder of a tokenizer
+  --config.corpus.new_pieces=2000       behind those of such a folder (docs/continued.md)
   --workers=8                           processes; all cores if it is not said
 
 Killed and started again with the same command it goes on, and the folder is, byte for byte, what

@@ -6,7 +6,8 @@ Any field of the config can be set, and one that does not exist is refused:
 
   --config.train.steps=1000 --config.data.batch_size=64 --config.corpus.source=my-text.txt
 
-A model can begin from another's parameters: --init=MODEL, a workdir or a Hugging Face folder.
+A model can begin from another's parameters: --init=MODEL, a workdir or a Hugging Face folder;
+of a workdir also with its optimiser's moments: --init_optimizer=restored (docs/continued.md).
 Without a corpus of your own it reads the documentation installed with Python. The same command
 again goes on where the last one stopped, to the same numbers; on SIGTERM it saves and leaves
 with status 143. The workdir then holds config.json, data.json, init.json, tokenizer/,
@@ -29,7 +30,7 @@ from absl import flags
 from etils import epath
 from jax.sharding import Mesh
 
-from bert_jax import cli, config as configs, pretrained, progress, provenance, summary
+from bert_jax import beginning, cli, config as configs, pretrained, progress, provenance, summary
 from bert_jax.config import RunConfig, TrainConfig
 from bert_jax.data.loader import read
 from bert_jax.data.share import Share
@@ -44,7 +45,7 @@ from bert_jax.training.evaluate import evaluate
 from bert_jax.training.feed import Feed, batch_parts
 from bert_jax.training.flops import Pass, train_flops
 from bert_jax.training.hosts import barrier, is_first, together
-from bert_jax.training.mesh import build_mesh, check_divides
+from bert_jax.training.mesh import build_mesh, check_batch, check_divides
 from bert_jax.training.metrics import LaggedMetrics, MetricsWriter, read_metrics
 from bert_jax.training.optim import build_optimizer
 from bert_jax.training.preempt import Preemption
@@ -58,6 +59,7 @@ cli.define_config()
 cli.define_distributed()
 flags.DEFINE_string("workdir", "", "where the run is kept; the same folder again goes on with it")
 flags.DEFINE_string("init", "", "a MODEL whose parameters a new run begins from")
+flags.DEFINE_enum("init_optimizer", "fresh", ["fresh", "restored"], "or that of --init too")
 flags.DEFINE_boolean("smoke", False, "two minutes of the run in a folder that is deleted again")
 flags.DEFINE_string("profile", "", "FIRST:LAST, the steps to trace")
 SMOKE_SECONDS, SMOKE_EVALUATES = 120, 5
@@ -67,6 +69,7 @@ def main() -> None:
     began = time.monotonic()
     config, workdir = cli.run_config(), reach(cli.required("workdir"))
     profile, smoke = traced_steps(flags.FLAGS.profile), flags.FLAGS.smoke
+    init = provenance.beginning(flags.FLAGS.init, flags.FLAGS.init_optimizer)
     if profile[1] > config.train.steps:
         raise UserError(
             f"--profile={flags.FLAGS.profile}: the run has {config.train.steps} steps; name steps "
@@ -86,9 +89,9 @@ def main() -> None:
             few = replace(config.train, eval_examples=2 * config.data.batch_size)
             config = replace(config, train=few)
             with smoke_folder(workdir, preemption) as folder:
-                pretrain(config, folder, mesh, preemption, began, flags.FLAGS.init, profile, True)
+                pretrain(config, folder, mesh, preemption, began, init, profile, True)
             return
-        pretrain(config, workdir, mesh, preemption, began, flags.FLAGS.init, profile)
+        pretrain(config, workdir, mesh, preemption, began, init, profile)
         if is_first():
             print(summary.held_out(config.seed, workdir))
             print(f"curve: {draw_curve(workdir, workdir.name)}")
@@ -100,12 +103,12 @@ def pretrain(
     mesh: Mesh,
     preemption: Preemption,
     began: float,
-    init: str = "",
+    init: dict[str, str],
     profile: tuple[int, int] = (0, 0),
     smoke: bool = False,
 ) -> None:
     """Train to config.train.steps, from the workdir's newest checkpoint if it has one, else from
-    the parameters of the MODEL `init` if one is named. `began`: when, by time.monotonic().
+    the MODEL that `init` names, if it does. `began`: when, by time.monotonic().
 
     Raises Preempted where it was told to stop before the end.
     """
@@ -129,9 +132,12 @@ def pretrain(
         frequencies = jnp.asarray(inputs.counts, jnp.float32)
         state = replace(state, parameters=with_natural_bias(state.parameters, frequencies))
     restored, notes = checkpoints.restore_newest(state)
-    if init and not restored:
+    if init["init"] and not restored:
         parameters, tokenizer = state.parameters, inputs.tokenizer
-        notes += pretrained.begin(init, objective, config.model, parameters, tokenizer)
+        notes += beginning.begin(init["init"], objective, config.model, parameters, tokenizer)
+        if "init_optimizer" in init:
+            state, more = beginning.with_optimizer(init["init"], state)
+            notes += more
     state = restored or state
     start = int(state.step)
     for note in notes + checkpoints.set_aside_after(start):
@@ -249,32 +255,31 @@ class DueAt:
 def flops_by_phase(config: RunConfig, objective: Objective, mesh: Mesh) -> dict[int, int]:
     """Of a step, by the number of the step that each phase begins with. Raises UserError where
     the mesh cannot cut the model, or a batch into the parts that it is accumulated from."""
-    found, devices, parts = {}, batch_parts(mesh)[1], config.train.accumulation
+    found = {}
     for begin, _, sizes in config.phases:
         length, slots = sizes.sequence_length, sizes.max_predictions
         passes = [Pass(*one) for one in objective.passes(config.model, length, slots)]
         found[begin + 1] = train_flops(passes, length) * sizes.batch_size
     for sizes in (config.data, *(phase.data for phase in config.phases)):
-        if sizes.batch_size % (devices * parts):
-            raise UserError(
-                f"a batch of {sizes.batch_size} is not divisible by train.accumulation={parts} "
-                f"times the {devices} devices of mesh.data times mesh.fsdp; choose a multiple of "
-                f"{devices * parts}"
-            )
+        check_batch(mesh, sizes.batch_size, config.train.accumulation, "train.accumulation")
     for one in passes:
         check_divides(mesh, one.config)
     return found
 
 
 def check_beginning(
-    config: RunConfig, objective: Objective, workdir: Folder, init: str, begun: bool
+    config: RunConfig, objective: Objective, workdir: Folder, init: dict[str, str], begun: bool
 ) -> None:
     """Raises UserError for what can be known to be wrong before any work is done."""
     if begun:
         configs.check_goes_on(config, workdir, last_saved(workdir))
-    if init:
-        pretrained.existing(init)
-    if objective.frozen and not init:
+    if init["init"]:
+        pretrained.existing(init["init"])
+    if "init_optimizer" in init and not init["init"]:
+        raise UserError("--init_optimizer=restored: name the workdir that has it with --init")
+    if "init_optimizer" in init:
+        beginning.check_optimizer(init["init"], config, objective)
+    if objective.frozen and not init["init"]:
         raise UserError(
             "objective.mlm=0 leaves the generator as it is: begin from a trained one with --init, "
             "or give objective.mlm"

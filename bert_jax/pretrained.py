@@ -1,11 +1,12 @@
 """A MODEL, as every program takes one: a workdir of pretrain, which means its newest checkpoint,
 or WORKDIR/checkpoints/STEP, or a Hugging Face folder."""
 
+import hashlib
+import json
 import sys
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
@@ -14,13 +15,14 @@ from bert_jax import config as configs, finetuned
 from bert_jax.data.tokenizers import Tokenizer, load_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.interop.folder import is_folder, read_folder
+from bert_jax.models.adapters import PLAIN, AdaptConfig, merge, split
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.sharding import RULES, is_variable
 from bert_jax.objectives import build_objective, build_pretrained
 from bert_jax.objectives.base import EncoderWithHeads
 from bert_jax.store import Folder, local_copy, reach
-from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, restore_parameters
-from bert_jax.training.step import Objective, init_parameters, place
+from bert_jax.training.checkpoint import FOLDER as CHECKPOINTS, digest, restore_parameters
+from bert_jax.training.step import init_parameters, place
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,29 @@ class Pretrained:
     parameters: nnx.State
     tokenizer: Tokenizer
     labels: tuple[str, ...] = ()  # names of what a fine-tuned head tells apart
+    adapt: AdaptConfig = PLAIN  # what was fine-tuned in place of the encoder
 
     @property
     def graph(self) -> nnx.GraphDef:
         return nnx.graphdef(
-            nnx.eval_shape(lambda: build_pretrained(self.config, self.heads, nnx.Rngs(0)))
+            nnx.eval_shape(
+                lambda: build_pretrained(self.config, self.heads, nnx.Rngs(0), self.adapt)
+            )
         )
 
     def module(self, parameters: nnx.State) -> EncoderWithHeads:
         return nnx.merge(self.graph, parameters)
+
+    def merged(self) -> "Pretrained":
+        """The same model without adapters. Raises UserError where they are no part of kernels."""
+        if not self.adapt.kind:
+            return self
+        if self.adapt.kind == "bottleneck":
+            raise UserError(
+                f"{self.name}: bottleneck adapters are layers of their own, which cannot be merged "
+                f"into the model's kernels; evaluate and predict take it as it is"
+            )
+        return replace(self, parameters=merge(self.parameters, self.adapt), adapt=PLAIN)
 
     def require(self, head: str, purpose: str) -> None:
         if head not in self.heads:
@@ -58,7 +74,7 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
     Raises UserError where it is no model, or has no such part.
     """
     folder = existing(model)
-    if not is_folder(_workdir_of(folder)[0]):
+    if not is_folder(workdir_of(folder)[0]):
         return next(iter(_from_workdir(folder, part).values()))
     if part:
         raise UserError(f"{folder}: a Hugging Face folder is one model and has no part {part!r}")
@@ -68,7 +84,7 @@ def load(model: str | Folder, part: str = "") -> Pretrained:
 def load_all(model: str | Folder) -> dict[str, Pretrained]:
     """As `load`, every part by its name; a Hugging Face folder's only one is called ''."""
     folder = existing(model)
-    if is_folder(_workdir_of(folder)[0]):
+    if is_folder(workdir_of(folder)[0]):
         return {"": _from_folder(folder)}
     return _from_workdir(folder)
 
@@ -112,7 +128,7 @@ def _placed(variable: nnx.Variable, array: np.ndarray) -> nnx.Variable:
     return variable.replace(value)
 
 
-def _workdir_of(folder: Folder) -> tuple[Folder, int | None]:
+def workdir_of(folder: Folder) -> tuple[Folder, int | None]:
     """Of a workdir itself and None, for the newest checkpoint; of a checkpoint in it both."""
     if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
         return folder.parent.parent, int(folder.name)
@@ -121,7 +137,7 @@ def _workdir_of(folder: Folder) -> tuple[Folder, int | None]:
 
 def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrained]:
     """The part of that name, '' for the first, or all; the checkpoint is read once."""
-    workdir, step = _workdir_of(folder)
+    workdir, step = workdir_of(folder)
     if finetuned.is_finetuned(workdir):
         return {"": _from_finetuned(workdir, step)}
     config = configs.load(workdir)
@@ -144,104 +160,65 @@ def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrain
 
 
 def _from_finetuned(workdir: Folder, step: int | None) -> Pretrained:
-    """Of its best epoch, where no step is named."""
-    head, size, labels, best = finetuned.read_model(workdir)
-    size = replace(size, dtype="float32")
+    """Of its best epoch, where no step is named. Where adapters were trained, they are put into
+    the model that they were trained in."""
+    facts, best = finetuned.read_model(workdir)
+    size, heads, adapt = replace(facts.model, dtype="float32"), (facts.head,), facts.adapt
+    base = _base(workdir, facts) if facts.base else None
 
-    def fresh() -> nnx.State:
-        module = build_pretrained(size, (head,), nnx.Rngs(0))
-        return jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
+    def fresh() -> tuple[nnx.State, nnx.State]:
+        module = build_pretrained(size, heads, nnx.Rngs(0), adapt)
+        placed = jax.tree.map(place, nnx.state(module, nnx.Param), is_leaf=is_variable)
+        return split(placed, adapt, new_pooler=base is None or not base.config.pooler)
 
-    parameters, _ = restore_parameters(workdir, jax.jit(fresh)(), step or best)
+    like = jax.jit(lambda: fresh()[0])()
+    parameters, _ = restore_parameters(workdir, like, step or best)
+    if base is not None:
+        frozen = _taken(jax.eval_shape(fresh)[1], base)
+        if fingerprint(frozen) != facts.base:
+            raise UserError(
+                f"{workdir} was trained beside other parameters than {facts.init} has now; set "
+                f"init in {workdir / finetuned.MODEL} to the model that it was (of a run that went "
+                f"on since, its checkpoint, as RUN/checkpoints/STEP)"
+            )
+        parameters = nnx.merge_state(parameters, frozen)
     tokenizer = load_tokenizer(workdir / "tokenizer")
-    return Pretrained(str(workdir), size, (head,), parameters, tokenizer, labels)
+    return Pretrained(str(workdir), size, heads, parameters, tokenizer, facts.labels, adapt)
+
+
+def _base(workdir: Folder, facts: finetuned.FineTuned) -> Pretrained:
+    try:
+        return load(facts.init).merged()
+    except UserError as error:
+        raise UserError(
+            f"{workdir} holds adapters alone, and the model that they were trained in cannot be "
+            f"read ({error}); set init in {workdir / finetuned.MODEL} to where it is now, or give "
+            f"it to bert_jax.finetune there again as --init"
+        ) from error
+
+
+def _taken(wanted: nnx.State, base: Pretrained) -> nnx.State:
+    """The parameters of those paths, as far as the model has them."""
+    theirs = dict(nnx.to_flat_state(base.parameters))
+    paths = [path for path, _ in nnx.to_flat_state(wanted) if path in theirs]
+    return nnx.from_flat_state([(path, theirs[path]) for path in paths])
+
+
+def fingerprint(parameters: nnx.State) -> str:
+    """The same for the same parameters, whatever mesh they are on."""
+    flat = sorted(
+        (".".join(map(str, path)), variable.get_value())
+        for path, variable in nnx.to_flat_state(parameters)
+    )
+    sums = jax.device_get(jax.jit(digest)([value for _, value in flat])).tolist()
+    facts = [[name, value.shape, number] for (name, value), number in zip(flat, sums, strict=True)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def parts_of(model: str | Folder) -> tuple[str, ...]:
     """The parts of a workdir that a program can ask for; () for a Hugging Face folder."""
     folder = existing(model)
-    if is_folder(_workdir_of(folder)[0]) or finetuned.is_finetuned(_workdir_of(folder)[0]):
+    if is_folder(workdir_of(folder)[0]) or finetuned.is_finetuned(workdir_of(folder)[0]):
         return ()
-    config = configs.load(_workdir_of(folder)[0])
+    config = configs.load(workdir_of(folder)[0])
     return build_objective(config.objective, config.model, config.generator).parts
-
-
-# What has to be equal for parameters to mean the same.
-_ARITHMETIC = (
-    "vocab_size", "hidden_size", "embedding_size", "num_layers", "share", "num_heads",
-    "intermediate_size", "max_positions", "position_offset", "type_vocab_size", "activation",
-    "layer_norm_epsilon",
-)  # fmt: skip
-
-
-def begin(
-    model: str | Folder,
-    objective: Objective,
-    config: EncoderConfig,
-    parameters: nnx.State,
-    tokenizer: Tokenizer,
-) -> list[str]:
-    """Fill fresh parameters, in place, with those of a MODEL; returns notes.
-
-    A run with the same parts gives each of its own. Else the one model fills the encoder, which
-    has to be of its shape, and a generator where that is of its shape too. Raises UserError where
-    it does not fit, where its tokenizer gives other ids, and where a part that stays frozen would
-    not begin from a trained one.
-    """
-    notes = []
-    sources = load_all(model)
-    first = next(iter(sources.values()))
-    for number, name in enumerate(objective.parts):
-        source = sources[name] if tuple(sources) == objective.parts else first
-        _check_pieces(source, tokenizer)
-        size, part = objective.part(name, config, parameters)
-        try:
-            notes.append(_fill(part, source, size, name))
-        except UserError as error:
-            if number == 0 or any(path[0] == name for path in objective.frozen):
-                raise
-            notes.append(f"the {name} begins anew: {error}")
-    return notes
-
-
-def _check_pieces(source: Pretrained, tokenizer: Tokenizer) -> None:
-    theirs, mine = source.tokenizer, tokenizer
-    same = theirs.vocab_size == mine.vocab_size and all(
-        theirs.piece(number) == mine.piece(number) for number in range(mine.vocab_size)
-    )
-    if not same:
-        raise UserError(
-            f"--init={source.name}: its tokenizer gives other ids than the corpus's; prepare the "
-            f"corpus with corpus.tokenizer={source.name}"
-        )
-
-
-def _fill(target: nnx.State, source: Pretrained, config: EncoderConfig, name: str) -> str:
-    """The encoder, and the heads of equal name and shape. Nothing is changed before all of the
-    encoder is known to fit."""
-    for field in _ARITHMETIC:
-        mine, theirs = getattr(config, field), getattr(source.config, field)
-        if mine != theirs:
-            raise UserError(
-                f"--init={source.name}: has {field}={theirs} and the {name} {mine}; give the "
-                f"config of that model"
-            )
-    mine = dict(nnx.to_flat_state(source.parameters))
-    pairs, fresh = [], []
-    for path, variable in nnx.to_flat_state(target):
-        found = mine.get(path)
-        if found is not None and found.get_value().shape == variable.get_value().shape:
-            pairs.append((variable, found.get_value()))
-        elif path[0] == "encoder" and path[1] != "pooler":
-            shape = "missing" if found is None else f"of shape {found.get_value().shape}"
-            raise UserError(
-                f"--init={source.name}: its {'.'.join(map(str, path))} is {shape}, and the "
-                f"{name}'s is of shape {variable.get_value().shape}; give the config of that model"
-            )
-        else:
-            fresh.append(".".join(map(str, path[:2])))
-    for variable, value in pairs:
-        # A copy: one model may fill two parts, and the train step donates each of its buffers.
-        variable.set_value(jax.device_put(jnp.copy(value), variable.get_value().sharding))
-    new = f"; new: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
-    return f"the {name} begins from {source.name}{new}"

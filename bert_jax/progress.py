@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -58,13 +58,36 @@ def preparing() -> Iterator[Callable[[str, int, int, int], None]]:
 
 
 @contextmanager
-def training(start: int, steps: int) -> Iterator[Callable[[int, dict], None]]:
+def scoring() -> Iterator[Callable[[int, int], None]]:
+    """A report for `evaluate` of plain text: tokens done, and in all. Where it is no terminal, a
+    line every LINE_EVERY seconds."""
+    with _bar("numbers") as bar:
+        task, began = bar.add_task("scoring", total=None, numbers=""), time.monotonic()
+        told = began
+
+        def report(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            rate = f"{done / max(now - began, 1e-9):,.0f} tokens/s"
+            bar.update(task, completed=done, total=total, numbers=rate)
+            if bar.disable and now - told > LINE_EVERY:
+                told = now
+                print(f"scoring: {done / total:.0%}, {rate}", file=sys.stderr, flush=True)
+
+        yield report
+
+
+@contextmanager
+def training(
+    start: int, steps: int, what: str = "pretraining", scores: Sequence[str] = ()
+) -> Iterator[Callable[[int, dict], None]]:
     """A report for the train loop: the step it is at, and a record when one was logged.
 
-    Held-out scores are printed as lines that stay, on a terminal or not.
+    Held-out losses, accuracies and what `scores` names are printed as lines that stay, on a
+    terminal or not.
     """
     with _bar("numbers") as bar:
-        task = bar.add_task("pretraining", total=steps, completed=start, numbers="")
+        task = bar.add_task(what, total=steps, completed=start, numbers="")
 
         def report(step: int, record: dict) -> None:
             bar.update(task, completed=step)
@@ -73,11 +96,13 @@ def training(start: int, steps: int) -> Iterator[Callable[[int, dict], None]]:
                 shown = f"loss {record['loss']:.3f}" + (f"  {speed:,.0f} tokens/s" if speed else "")
                 bar.update(task, numbers=shown)
             if "eval_loss" in record:
-                scores = "  ".join(
-                    f"{name.removeprefix('eval_')} {value:.4f}"
-                    for name, value in record.items()
-                    if name.startswith("eval_") and name.endswith(("_loss", "_accuracy"))
+                found = {name.removeprefix("eval_"): value for name, value in record.items()
+                         if name.startswith("eval_")}  # fmt: skip
+                told = "  ".join(
+                    f"{name} {value:.4f}"
+                    for name, value in found.items()
+                    if name in scores or name.endswith(("loss", "accuracy"))
                 )
-                print(f"step {step}: held out {scores}", flush=True)
+                print(f"step {step}: held out {told}", flush=True)
 
         yield report

@@ -40,20 +40,29 @@ def check_same_data(workdir: Folder, data: dict) -> None:
             )
 
 
-def check_same_init(workdir: Folder, init: str) -> None:
-    """Raises UserError where the run began from another model than the one named now."""
+def beginning(init: str, optimizer: str) -> dict[str, str]:
+    """What init.json says: the MODEL, '' for none, and whether its optimiser was restored."""
+    return {"init": init} | ({} if optimizer == "fresh" else {"init_optimizer": optimizer})
+
+
+def check_same_init(workdir: Folder, now: dict[str, str]) -> None:
+    """Raises UserError where the run began from another model than the one named now, or took
+    over more of it or less. `now`: as `beginning` says it."""
     try:
-        began = json.loads((workdir / INIT).read_text())["init"]
+        facts = json.loads((workdir / INIT).read_text())
+        began = beginning(facts["init"], facts.get("init_optimizer", "fresh"))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{workdir / INIT}: cannot be read, so it is not known what the run began from; bring "
             f"back a copy"
         ) from error
-    if began != init:
-        raise UserError(
-            f"{workdir} was begun with --init={began or 'nothing'}, and now it is "
-            f"{init or 'nothing'}: give the same to go on, or name another --workdir"
-        )
+    for name, default in (("init", "nothing"), ("init_optimizer", "fresh")):
+        then, mine = began.get(name) or default, now.get(name) or default
+        if then != mine:
+            raise UserError(
+                f"{workdir} was begun with --{name}={then}, and now it is {mine}: give the same to "
+                f"go on, or name another --workdir"
+            )
 
 
 def record(workdir: Folder, data: dict, step: int) -> None:

@@ -58,7 +58,7 @@ class TaskConfig:
     class_weights: str = ""  # a number a class, in that order
     quoted: bool = True  # of CSV and TSV: quotation marks hold a field together
     scheme: str = "bio"  # of tags: bio, bilou, or none (they are single)
-    metrics: str = "accuracy"  # of classes and numbers; the first says which epoch is best
+    metrics: str = "accuracy"  # by kind; the first says which epoch is best; f1: of class 1
     max_length: int = 128  # of a row, special tokens counted
     lengths: str = "32 64 128 256 512"  # of rows in batches: one compilation each
     stride: int = 128  # of answers: tokens from window to window
@@ -68,10 +68,26 @@ class TaskConfig:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(f"task.kind={self.kind!r}: must be one of {', '.join(KINDS)}")
-        unknown = [name for name in self.metrics.split() if name not in METRICS]
-        if self.kind in ("classify", "regress", "choose") and (unknown or not self.metrics):
+        metrics, named = _METRICS.get(self.kind, ()), self.metrics.split()
+        if metrics and (not named or not set(named) <= set(metrics)):
             raise UserError(
-                f"task.metrics={self.metrics!r}: of {', '.join(METRICS)} name one or more"
+                f"task.metrics={self.metrics!r}: to {self.kind}, name one or more of "
+                f"{', '.join(metrics)}"
+            )
+        columns = len(self.texts.split())
+        if self.kind in ("classify", "regress") and columns not in (1, 2):
+            raise UserError(
+                f"task.texts={self.texts!r}: name the column of the text, or the two of a pair"
+            )
+        if self.kind == "choose" and columns < 3:
+            raise UserError(
+                f"task.texts={self.texts!r}: name the context's column, then those of two texts or "
+                f"more"
+            )
+        if self.class_weights and self.kind != "classify":
+            raise UserError(
+                f"task.class_weights={self.class_weights!r}: only classes of texts are weighed; "
+                f"leave it out"
             )
         for name, read in (("lengths", int), ("class_weights", float)):
             try:
@@ -92,6 +108,14 @@ class TaskConfig:
         return name if name.startswith("tfds:") else str(Path(self.data) / name)
 
 
+# The scores of METRICS that say something of a kind.
+_METRICS = {
+    "classify": ("accuracy", "f1", "macro_f1", "matthews"),
+    "choose": ("accuracy",),
+    "regress": ("pearson", "spearman"),
+}
+
+
 class Kind(NamedTuple):
     """A kind of task: records of a file, rows of the records, what the head learns, what the logits
     score and say, and how wide the head is."""
@@ -102,6 +126,17 @@ class Kind(NamedTuple):
     learned: Callable[[TaskConfig, LabelSet | None], Task]
     judge: Callable[[TaskConfig, Sequence[Any], Any, Outputs, LabelSet | None], Found]
     width: Callable[[LabelSet | None], int]
+
+
+def label_set(config: TaskConfig, records: Sequence[Any]) -> LabelSet | None:
+    """The classes or tags: as task.labels has them, as the source of `train` declares them, or
+    those of its records, sorted. None for a kind whose labels have no names."""
+    if not KINDS[config.kind].named:
+        return None
+    names: Sequence[str] = config.labels.split()
+    if not names and config.kind == "classify":
+        names = Table(config.file(config.train), config.quoted).classes(config.label)
+    return LabelSet.given(names) if names else LabelSet.found(records)
 
 
 def row_format(config: TaskConfig, model: EncoderConfig) -> RowFormat:
@@ -137,6 +172,16 @@ def _choices(config: TaskConfig, file: str, labelled: bool) -> Iterable[ChoiceRe
     context, *choices = config.texts.split()
     table = Table(file, config.quoted)
     return read_choices(table, context, choices, config.label if labelled else "")
+
+
+def _questions(config: TaskConfig, file: str, labelled: bool) -> Iterable[QuestionRecord]:
+    for record in read_questions(file, labelled):
+        if labelled and not record.answers and not config.unanswerable:
+            raise UserError(
+                f"{record.place}: it has no answer; leave it out, or set task.unanswerable=true "
+                f"(SQuAD 2.0)"
+            )
+        yield record
 
 
 def _judge_classes(
@@ -217,7 +262,13 @@ def _judge_answers(
     starts, ends = ([logits[:, border] for logits in outputs] for border in (0, 1))
     found = best_answers(examples, starts, ends, max_answer_length=config.max_answer_length)
     text = {one.id: one.best[0].text if one.best else "" for one in found}
-    doubt = {one.id: one.null_difference for one in found}
+    # Where no span is left that could be an answer it is infinite: above that of all others.
+    doubts = np.array([one.null_difference for one in found])
+    most = max(0.0, float(doubts[np.isfinite(doubts)].max(initial=0.0)))
+    doubt = {
+        one.id: float(difference) if np.isfinite(difference) else most + 1
+        for one, difference in zip(found, doubts, strict=True)
+    }
     answers = {
         record.id: [answer.text for answer in record.answers]
         for record in records
@@ -233,7 +284,7 @@ def _judge_answers(
             "id": one.id,
             "answer": "" if config.unanswerable and one.null_difference > 0 else text[one.id],
             "best": [{"text": best.text, "score": round(best.score, 4)} for best in one.best[:5]],
-            "null_difference": round(one.null_difference, 4),
+            "null_difference": round(one.null_difference, 4) if one.best else None,
         }
         for one in found
     ]
@@ -269,7 +320,7 @@ KINDS: dict[str, Kind] = {
         lambda config, labels: Tagging(), _judge_tags, lambda labels: len(labels or ()),
     ),
     "answer": Kind(
-        lambda config, file, labelled: read_questions(file, labelled), False,
+        _questions, False,
         lambda config, records, tokenizer, form, labels: question_examples(
             records, tokenizer, form, config.stride, longest_question(form)
         ),
@@ -288,6 +339,11 @@ def best_of(config: TaskConfig) -> str:
     return config.metrics.split()[0] if config.kind in ("classify", "regress", "choose") else (
         "accuracy" if config.scheme == "none" and config.kind == "tag" else "f1"
     )  # fmt: skip
+
+
+def told_of(config: TaskConfig) -> tuple[str, ...]:
+    """The scores that are told after each epoch."""
+    return tuple(config.metrics.split()) if config.kind in _METRICS else ("exact", best_of(config))
 
 
 def read_task(model: str | Folder) -> TaskConfig | None:

@@ -11,11 +11,12 @@ from bert_jax.training.hosts import barrier, check_same, check_shared, is_first
 
 
 def open_workdir(
-    workdir: Folder, config: RunConfig, manifest: dict, tokenizer: Tokenizer, init: str, begun: bool
-) -> Lock | None:
+    workdir: Folder, config: RunConfig, manifest: dict, tokenizer: Tokenizer, init: dict[str, str],
+    begun: bool,
+) -> Lock | None:  # fmt: skip
     """Check that the run that was begun there is this one, or write what a new one is. All
     processes call it; the first has the workdir to itself until the lock that it is given is
-    closed.
+    closed. `init`: what init.json is to say.
 
     Raises UserError where corpus, `init` or config are not those that the run began with, or not
     the same in all processes, where another run is in the workdir, and where not all processes
@@ -35,7 +36,7 @@ def open_workdir(
         configs.save(config, workdir)  # of a run that goes on: what may differ is as it is now
         if not begun:
             write_whole(workdir / provenance.DATA, json.dumps(manifest, indent=2) + "\n")
-            write_whole(workdir / provenance.INIT, json.dumps({"init": init}) + "\n")
+            write_whole(workdir / provenance.INIT, json.dumps(init) + "\n")
     barrier("the workdir is written")
     check_shared((workdir / configs.FILE).exists(), workdir)
     return locked

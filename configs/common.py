@@ -16,6 +16,7 @@ def common() -> ConfigDict:
                 held_out=0.1,
                 lowercase=True,
                 tokenizer="wordpiece",  # trained on the corpus; or the folder of one
+                new_pieces=0,  # learned on the corpus, behind those of such a folder
                 special_tokens="[PAD] [UNK] [CLS] [SEP] [MASK]",
                 tokenizer_megabytes=64,  # of text, at most, to train it on
                 alpha=1.0,  # of a mixture's members: p ∝ n^alpha

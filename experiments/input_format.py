@@ -1,9 +1,9 @@
 """What should a row be? RoBERTa, Liu et al. 2019, table 2: pairs with NSP, or plain sentences."""
 
-from experiments.grid import Cell, Grid
+from experiments.grid import Cell, Grid, Value
 from experiments.study import MLM_LOSS, PROBES, Paper, Scale, Study, proxies
 
-NSP = {
+NSP: dict[str, Value] = {
     "objective.nsp": 1.0, "data.pairs": "nsp", "model.pooler": True, "model.type_vocab_size": 2,
 }  # fmt: skip
 

@@ -187,7 +187,7 @@ def verdict(comparison: Comparison) -> str:
     if judged.noise is None:
         return f"Not judged: two seeds of all cells are the least that shows noise.{told}"
     rows = [(line.arm.cell, line.row) for line in others if line.row]
-    better, worse, equal = [], [], []
+    better, worse, equal = list[str](), list[str](), list[str]()
     for cell, row in rows:
         assert row.difference is not None
         if not row.differs:
@@ -216,7 +216,8 @@ def beside_paper(study: Study, comparison: Comparison) -> list[str]:
         base = paper.number(comparison.baseline.arm.cell)
         if base is None or comparison.judged is None:
             continue
-        same, other, still, level = [], [], [], []
+        same, other = list[str](), list[str]()
+        still, level = list[str](), list[str]()
         for line in comparison.lines[1:]:
             theirs = paper.number(line.arm.cell)
             if theirs is None or line.row is None or line.row.difference is None:

@@ -1,5 +1,7 @@
 """BERT, RoBERTa, ALBERT and ELECTRA at equal FLOPs, at equal tokens and at equal wall time."""
 
+from typing import Any
+
 from configs.common import MINUTES
 from experiments.grid import Cell, Grid
 from experiments.study import MLM_LOSS, PROBES, Paper, Scale, Study, proxies
@@ -7,9 +9,11 @@ from experiments.study import MLM_LOSS, PROBES, Paper, Scale, Study, proxies
 
 def cells(scale: Scale) -> Grid:
     """Each as its file in configs/ has it: at proxy scale its preset for minutes."""
-    minutes = {name: value for name, value in MINUTES.items() if name not in scale.settings}
+    own: dict[str, Any] = {}
+    if scale.proxy:
+        own = {name: value for name, value in MINUTES.items() if name not in scale.settings}
     return [
-        Cell("BERT", minutes if scale.proxy else {}, family="bert"),
+        Cell("BERT", own, family="bert"),
         Cell("RoBERTa", family="roberta"),
         Cell("ALBERT", family="albert"),
         Cell("ELECTRA", family="electra"),

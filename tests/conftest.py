@@ -1,6 +1,8 @@
 """Shapes in signatures are checked while tests run, eight CPU devices are simulated, and
 compiled programs are kept between runs."""
 
+import contextlib
+import io
 import os
 import signal
 import socket
@@ -111,7 +113,10 @@ def fine_tuned(tmp_path_factory, labelled, encoder, mesh):
     def workdir(name):
         if not (folder / name).exists():
             config = finetuning.config_of(labelled, task=finetuning.TASKS[name])
-            finetune(config, encoder, folder / name, mesh)
+            # What it says is not for the test that happens to be the first to ask for it.
+            nowhere = io.StringIO()
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                finetune(config, encoder, folder / name, mesh)
         return folder / name
 
     return workdir

@@ -1,6 +1,11 @@
 """Fine-tuning from a MODEL to scores, in the process of the tests; the program's own lines last."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import jax
@@ -11,15 +16,21 @@ import pytest
 from flax import nnx
 
 from bert_jax import finetuned, pretrained
-from bert_jax.errors import UserError
+from bert_jax.data.labelled.features import RowFormat
+from bert_jax.errors import Preempted, UserError
 from bert_jax.finetune import finetune
+from bert_jax.models.adapters import AdaptConfig
+from bert_jax.task import KINDS, TaskConfig
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
-from bert_jax.training.metrics import read_metrics
+from bert_jax.training.mesh import MeshConfig, build_mesh, check_batch
+from bert_jax.training.metrics import LaggedMetrics, read_metrics
+from bert_jax.training.preempt import Preemption
+from bert_jax.training.rates import MEASURED
 from tests import tiny
-from tests.finetuning import config_of
-from tests.test_programs import start
+from tests.finetuning import TASKS, config_of
+from tests.test_programs import ROOT, refused, start
 
 
 @pytest.mark.parametrize(
@@ -44,6 +55,14 @@ def test_each_kind_is_learned(encoder, labelled, tmp_path, mesh, task, score, le
     assert len(predictions) == 24 and isinstance(json.loads(predictions[0]), dict)
 
 
+def numbers(workdir):
+    """What was logged but for times, rates, and what each process has compiled."""
+    return [
+        {n: value for n, value in record.items() if n not in (*MEASURED, "compilations")}
+        for record in read_metrics(workdir)
+    ]
+
+
 def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monkeypatch):
     config = config_of(labelled, dropout=0.1, epochs=3)
     whole = finetune(config, encoder, tmp_path / "whole", mesh)
@@ -62,18 +81,170 @@ def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monk
     monkeypatch.setattr(finetuned, "outputs", real)
     assert finetune(config, encoder, tmp_path / "cut", mesh) == whole
 
-    def kept(workdir):
-        measured = ("seconds", "tokens_per_second", "mfu", "loader_wait", "goodput", "compilations")
-        return [
-            {n: v for n, v in record.items() if not n.startswith(measured) and "share" not in n}
-            for record in read_metrics(tmp_path / workdir)
-        ]
-
-    assert [r["loss"] for r in kept("cut")[:-1] if "loss" in r] == [
-        r["loss"] for r in kept("whole")[:-1] if "loss" in r
-    ]
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     with pytest.raises(UserError, match="begun with another config.json"):
         finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
+
+
+def test_a_baseline_has_the_sizes_alone(encoder, labelled, tmp_path, mesh):
+    """Its rate is next to none, so what is in the checkpoint is what it began with."""
+    config = config_of(labelled, epochs=1, pretrained=False, optimizer={"learning_rate": 1e-12})
+    finetune(config, encoder, tmp_path / "one", mesh)
+    finetune(replace(config, seed=1), encoder, tmp_path / "other", mesh)
+    kernel, one, other = (
+        np.asarray(model.parameters["encoder"]["layers"]["feedforward"]["up_kernel"][...])
+        for model in map(pretrained.load, (encoder, tmp_path / "one", tmp_path / "other"))
+    )
+    assert kernel.shape == one.shape
+    assert all(np.abs(a - b).mean() > 1e-3 for a, b in ((kernel, one), (one, other)))
+
+
+@pytest.fixture
+def preemption():
+    """Makes real ones; what they change of this process's signals is put back."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield Preemption
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_stopped_it_goes_on_from_that_step(
+    encoder, labelled, tmp_path, mesh, monkeypatch, preemption
+):
+    """In the first epoch, at the end of the second and in the third: to the same bits."""
+    config = config_of(labelled, dropout=0.1, epochs=3, log_every=1)
+    whole = finetune(config, encoder, tmp_path / "whole", mesh)
+    hold, last, cut = LaggedMetrics.hold, 0, tmp_path / "cut"
+
+    def held(self, step, *parts):
+        hold(self, step, *parts)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # until the thread that waits for signals has seen it
+
+    monkeypatch.setattr(LaggedMetrics, "hold", held)
+    for last in (5, 24, 31):  # noqa: B007, `held` reads it
+        with pytest.raises(Preempted, match=f"stopped after step {last};"):
+            finetune(config, encoder, cut, mesh, preemption())
+        assert str(last) in {path.name for path in (cut / "checkpoints").iterdir()}
+        if last == 5:
+            with pytest.raises(UserError, match="no epoch of it is finished"):
+                pretrained.load(cut)
+        else:
+            assert finetuned.read_scores(cut)["step"] <= 24
+            assert pretrained.load(cut).heads == ("classify",)
+    last = 0
+    assert finetune(config, encoder, cut, mesh, preemption()) == whole
+    assert numbers(cut) == numbers(tmp_path / "whole")
+    assert (cut / "predictions.jsonl").read_bytes() == (
+        tmp_path / "whole" / "predictions.jsonl"
+    ).read_bytes()
+
+
+def test_the_program_is_stopped_and_interrupted(encoder, labelled, tmp_path):
+    workdir = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "bert_jax.finetune", "--config=configs/tasks/glue.py:sst2",
+        f"--data={labelled}", f"--init={encoder}", f"--workdir={workdir}",
+        "--config.task.max_length=32", "--config.task.lengths=16", "--config.batch_size=8",
+        "--config.epochs=5000", "--config.log_every=1",
+    ]  # fmt: skip
+    begun = 0
+    for notice, status, said in (
+        (signal.SIGTERM, 143, "stopped after step"),
+        (signal.SIGINT, 130, "interrupted; start the same command again"),
+    ):
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
+        limit = time.monotonic() + 300
+        while not any(record["step"] > begun for record in read_metrics(workdir)):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(notice)
+        told = process.communicate(timeout=120)[1].strip().splitlines()
+        assert process.returncode == status and said in told[-1] and len(told) == 1, told
+        begun = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    refused(
+        start("finetune", *command[3:], "--coordinator=127.0.0.1:1", "--processes=2",
+              "--process=0"),
+        "fine-tuning is one process",
+    )  # fmt: skip
+
+
+def test_a_field_that_was_not_there_yet_has_its_default(labelled, tmp_path):
+    config = config_of(labelled)
+    facts = finetuned.FineTuned("hf", "classify", tiny.MODEL, ("no", "yes"))
+    finetuned.begin(tmp_path, config, facts)
+    for name, fields in (("config.json", ["adapt"]), ("model.json", ["adapt", "base"])):
+        values = json.loads((tmp_path / name).read_text())
+        for field in fields:
+            del values[field]
+        (tmp_path / name).write_text(json.dumps(values))
+    finetuned.begin(tmp_path, config, facts)
+    with pytest.raises(UserError, match="another config.json"):
+        finetuned.begin(tmp_path, replace(config, adapt=AdaptConfig("lora")), facts)
+    with pytest.raises(UserError, match="another model.json"):
+        finetuned.begin(tmp_path, config, replace(facts, init="other"))
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match="model.json: cannot be read"):
+        finetuned.begin(tmp_path, config, facts)
+
+
+def test_eight_devices_train_as_one_does(encoder, labelled, tmp_path, mesh):
+    config = config_of(labelled, dropout=0.1, epochs=2, log_every=1)
+    finetune(config, encoder, tmp_path / "one", mesh)
+    eight = build_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    with jax.set_mesh(eight):
+        finetune(config, encoder, tmp_path / "eight", eight)
+    one, other = (
+        np.array([r[name] for r in read_metrics(tmp_path / run) for name in ("loss", "eval_loss")
+                  if name in r])
+        for run in ("one", "eight")
+    )  # fmt: skip
+    assert len(one) == 26 and np.abs(one - other).max() < 1e-5
+
+
+def test_a_batch_is_cut_evenly_or_refused(mesh):
+    eight = build_mesh(MeshConfig(data=4, tensor=2))
+    check_batch(eight, 8, 2, "accumulation")
+    with pytest.raises(UserError, match="accumulation=4 times the 4 devices .* a multiple of 16"):
+        check_batch(eight, 8, 4, "accumulation")
+
+
+@pytest.mark.parametrize(
+    "kind, metrics", [("regress", "accuracy"), ("classify", "pearson"), ("choose", "f1"),
+                      ("classify", "")]
+)  # fmt: skip
+def test_a_score_that_says_nothing_of_a_kind_is_refused(kind, metrics):
+    with pytest.raises(UserError, match=f"to {kind}, name one or more of"):
+        TaskConfig(kind=kind, metrics=metrics)
+
+
+def test_a_head_of_other_labels_is_not_taken_over(encoder, labelled, tmp_path, mesh, capsys):
+    first, config = tmp_path / "first", config_of(labelled, epochs=1)
+    finetune(config, encoder, first, mesh)
+    capsys.readouterr()
+    finetune(config, str(first), tmp_path / "same", mesh)
+    assert "heads.classify" not in capsys.readouterr().out
+    finetune(config_of(labelled, epochs=1, task={"labels": "yes no"}), str(first),
+             tmp_path / "other", mesh)  # fmt: skip
+    assert "new: heads.classify" in capsys.readouterr().out
+
+
+def test_a_question_without_any_candidate_has_no_answer(encoder, labelled):
+    """Every span is longer than an answer may be."""
+    task = config_of(labelled, task=TASKS["answer"] | {"max_answer_length": 1}).task
+    kind, words = KINDS["answer"], pretrained.load(encoder).tokenizer
+    records = list(kind.read(task, task.file(task.dev), True))
+    examples = kind.examples(task, records, words, RowFormat(32, 2), None)
+    outputs = [
+        np.stack([np.arange(32.0), -np.arange(32.0)], axis=-1) for _ in range(len(examples))
+    ]  # the last tokens begin, and the first ones end
+    scores, predictions = kind.judge(task, records, examples, outputs, None)
+    assert np.isfinite(list(scores.values())).all()
+    json.dumps(predictions, allow_nan=False)
 
 
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
@@ -140,6 +311,12 @@ def test_frozen_layers_do_not_move(encoder, labelled, tmp_path, mesh):
         ({"data": "/nowhere"}, "/nowhere/train.jsonl"),
         ({"texts": "sentense"}, "did you mean sentence"),
         ({"labels": "yes maybe"}, "'no' is no label"),
+        (
+            {"kind": "answer", "train": "train.json", "dev": "dev.json", "unanswerable": False},
+            "train.json: question .*: it has no answer",
+        ),
+        ({"texts": "sentence context right"}, "task.texts=.*the two of a pair"),
+        ({"kind": "choose", "texts": "context right", "label": "index"}, "of two texts or more"),
         ({"max_length": 65}, "64 positions"),
         ({"class_weights": "1"}, "there are 2 classes"),
         ({"kind": "tag", "train": "train.jsonl", "dev": "dev.txt"}, "train.jsonl:1"),
@@ -166,6 +343,7 @@ def test_the_program_trains_seeds_and_refuses_in_one_line(encoder, labelled, tmp
     for wrong, said in (
         ("--config.task.kind=guess", "must be one of classify"),
         ("--config.task.kinds=tag", "did you mean task.kind?"),
+        ("--config.adapt.kind=prefix", "adapt.kind='prefix': must be one of lora, bottleneck"),
         ("--init=/nowhere", "no such folder"),
     ):
         done = start("finetune", *words, wrong)

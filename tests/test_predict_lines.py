@@ -12,7 +12,7 @@ from bert_jax.data.labelled.windows import windowed_texts
 from bert_jax.data.tokenizers import train_tokenizer
 from bert_jax.errors import UserError
 from bert_jax.predictions import lines
-from bert_jax.predictions.base import put_together
+from bert_jax.predictions.base import batched, lengths_to, put_together
 from bert_jax.predictions.lines import Line
 from tests import tiny
 from tests.finetuning import BRACKETS
@@ -85,6 +85,35 @@ def test_broken_texts_are_named(values, said):
     with pytest.raises(UserError, match="stdin:7") as told:
         lines.read_text(Line(json.dumps(values), "stdin:7"), as_json=True)
     assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "count, length, platform, sizes",
+    [
+        (1, 32, "cpu", [1]),
+        (15, 32, "cpu", [1] * 15),
+        (50, 32, "cpu", [32, 32]),
+        (11, 256, "cpu", [4, 4, 4]),
+        (9, 256, "cpu", [4, 4, 1]),
+        (2, 4096, "cpu", [1, 1]),
+        (1, 32, "gpu", [32]),
+        (33, 512, "tpu", [32, 32]),
+        (0, 32, "cpu", []),
+    ],
+)
+def test_rows_go_through_in_batches_of_two_sizes(count, length, platform, sizes):
+    parts = list(batched(np.arange(count) * 3, length, platform))
+    assert [len(part) for part in parts] == sizes
+    numbers = [number for part in parts for number in part.tolist() if number >= 0]
+    assert numbers == (np.arange(count) * 3).tolist()
+    assert all(part[0] >= 0 for part in parts)
+
+
+def test_lengths_of_rows():
+    assert lengths_to(512, "gpu") == [32, 64, 128, 256, 512]
+    assert lengths_to(512, "cpu") == [16, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+    assert lengths_to(40, "cpu") == [16, 32, 40] and lengths_to(40, "tpu") == [32, 40]
+    assert lengths_to(12, "cpu") == [12] and lengths_to(32, "gpu") == [32]
 
 
 def test_windows_lose_no_token():

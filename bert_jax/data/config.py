@@ -18,6 +18,9 @@ class CorpusConfig:
     # Trained on the corpus: wordpiece, sentencepiece or bpe (byte-level); or the folder of a
     # tokenizer, a workdir or a Hugging Face model, to take it as it is.
     tokenizer: str = "wordpiece"
+    # So many pieces of the domain, learned on the corpus, behind those of a tokenizer that is taken
+    # from a folder (data/extension.py); model.vocab_size counts them too.
+    new_pieces: int = 0
     # Of a tokenizer trained here, in the order of their ids; what follows '...' comes last of all.
     special_tokens: str = "[PAD] [UNK] [CLS] [SEP] [MASK]"
     # A tokenizer is trained on so much text at most, of documents chosen by a hash of their names.
@@ -37,6 +40,8 @@ class CorpusConfig:
             raise UserError(
                 f"corpus.tokenizer_megabytes={self.tokenizer_megabytes}: must be 1 or more"
             )
+        if self.new_pieces < 0:
+            raise UserError(f"corpus.new_pieces={self.new_pieces}: must be 0 or more")
         if self.invalid_utf8 not in INVALID_UTF8:
             raise UserError(
                 f"corpus.invalid_utf8={self.invalid_utf8!r}: must be one of "

@@ -40,7 +40,7 @@ class FastTokenizer:
         description = tokenizer_json.complete(description)
         self._content = json.dumps(description, ensure_ascii=False)
         self._pieces = tokenizer_json.pieces(description)
-        kind = description["model"]["type"]
+        kind = self.kind = description["model"]["type"]  # WordPiece, BPE or Unigram
         special = {token["id"] for token in description["added_tokens"]}
         self.vocabulary = build_vocabulary(self._pieces, kind, special)
         # The space before a mask is a part of the hidden piece, where pieces have spaces.
@@ -95,6 +95,39 @@ class FastTokenizer:
     def piece(self, token_id: int) -> str:
         """The piece as the vocabulary has it: with ##, or with Ġ or ▁ for a space."""
         return self._pieces[token_id]
+
+    def words(self, text: str) -> list[str]:
+        """What is split into pieces by itself, as the pieces write it."""
+        normalizer, cut = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
+        text = normalizer.normalize_str(text) if normalizer else text
+        return [word for word, _ in cut.pre_tokenize_str(text)] if cut else [text]
+
+    def split(self, word: str) -> list[str]:
+        """The pieces of one of `words`."""
+        return [token.value for token in self._tokenizer.model.tokenize(word)]
+
+    def parts_of(self, piece: str) -> list[int]:
+        """Ids of the pieces here that another tokenizer's piece is made of; [] where there are
+        none for it."""
+        if self.kind == "Unigram":
+            return self.encode([piece.replace("▁", " ")])[0]
+        if self.kind == "BPE":
+            return [token.id for token in self._tokenizer.model.tokenize(piece)]
+        # Greedily as for a word, but it may begin inside one.
+        body, mark = piece.removeprefix("##"), "##" if piece.startswith("##") else ""
+        ids, found, begin = self._ids, list[int](), 0
+        while begin < len(body):
+            ends = range(len(body), begin, -1)
+            end = next((end for end in ends if mark + body[begin:end] in ids), None)
+            if end is None:
+                return []
+            found.append(ids[mark + body[begin:end]])
+            mark, begin = "##", end
+        return found
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return {piece: number for number, piece in enumerate(self._pieces)}
 
     def to_json(self) -> str:
         """The content of a tokenizer.json."""

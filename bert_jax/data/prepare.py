@@ -267,11 +267,11 @@ def _facts(config: CorpusConfig, vocab_size: int, corpus: Corpus) -> dict:
         "tokenizer": loaded.sha256 if loaded else config.tokenizer
     }
     if not loaded:
-        tokenizer |= {
-            "lowercase": config.lowercase,
-            "special_tokens": config.special_tokens,
-            "tokenizer_megabytes": config.tokenizer_megabytes,
-        }
+        tokenizer |= {"lowercase": config.lowercase, "special_tokens": config.special_tokens}
+    if not loaded or config.new_pieces:
+        tokenizer |= {"tokenizer_megabytes": config.tokenizer_megabytes}
+    if config.new_pieces:
+        tokenizer |= {"new_pieces": config.new_pieces}
     return {
         "format": FORMAT,
         "source": config.source,

@@ -97,6 +97,11 @@ class SentencePieceTokenizer:
         """The piece as SentencePiece writes it: ▁ stands for the space before a word."""
         return self._pieces[token_id]
 
+    def parts_of(self, piece: str) -> list[int]:
+        """Ids of the pieces here that another tokenizer's piece is made of."""
+        processor = self._processor if piece.startswith("▁") else self._continuing
+        return processor.encode(piece.lstrip("▁"), out_type=int)
+
     def to_json(self) -> str:
         """The content of a tokenizer.json that gives the same ids (tokenizer_json.unigram says
         where it cannot)."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from bert_jax.data.config import CorpusConfig
 from bert_jax.data.corpora import Corpus
+from bert_jax.data.extension import check_extensible, extend
+from bert_jax.data.fast_tokenizer import FastTokenizer
 from bert_jax.data.sampling import count_characters, sample, training_sentences
 from bert_jax.data.tokenizers import TRAINERS, Tokenizer, load_tokenizer, train_tokenizer
 from bert_jax.errors import UserError
@@ -40,7 +42,7 @@ def survey(
         )
         factors = corpus.factors(counts, config.alpha)
     tokenizer = named_tokenizer(config, vocab_size)
-    if tokenizer is None:
+    if tokenizer is None or config.new_pieces:
         found = sample(
             corpus, config, factors, lambda n, c: report("sampling for the tokenizer", n, c, 0)
         )
@@ -54,9 +56,12 @@ def survey(
             config.dedup,
             lambda n, c: report("training the tokenizer", n, c, of_sample),
         )
-        tokenizer = train_tokenizer(
-            config.tokenizer, sentences, vocab_size, config.lowercase, config.special_tokens
-        )
+        if isinstance(tokenizer, FastTokenizer):
+            tokenizer = extend(tokenizer, sentences, config.new_pieces)
+        else:
+            tokenizer = train_tokenizer(
+                config.tokenizer, sentences, vocab_size, config.lowercase, config.special_tokens
+            )
     write_whole(path, json.dumps([factors, size]))
     tokenizer.save(done / "tokenizer.tmp")
     (done / "tokenizer.tmp").rename(done / "tokenizer")
@@ -64,8 +69,14 @@ def survey(
 
 
 def named_tokenizer(config: CorpusConfig, vocab_size: int) -> Tokenizer | None:
-    """The tokenizer of the folder that was named, if one was: a workdir's, or a model's."""
+    """The tokenizer of the folder that was named, if one was: a workdir's, or a model's; without
+    the pieces that are to come behind its own. Raises UserError where it does not fit."""
     if config.tokenizer in TRAINERS:
+        if config.new_pieces:
+            raise UserError(
+                f"corpus.new_pieces={config.new_pieces}: come behind the pieces of a model's "
+                f"tokenizer; name its folder in corpus.tokenizer, which is {config.tokenizer}"
+            )
         return None
     folder = reach(config.tokenizer)
     if not folder.is_dir():
@@ -75,10 +86,14 @@ def named_tokenizer(config: CorpusConfig, vocab_size: int) -> Tokenizer | None:
         )
     inner = folder / "tokenizer"
     tokenizer = load_tokenizer(inner if inner.is_dir() else folder)
-    if tokenizer.vocab_size != vocab_size:
+    size, and_new = tokenizer.vocab_size + config.new_pieces, ""
+    if config.new_pieces:
+        check_extensible(tokenizer, f"corpus.tokenizer={config.tokenizer}")
+        and_new = f", with corpus.new_pieces={config.new_pieces} {size},"
+    if size != vocab_size:
         raise UserError(
-            f"corpus.tokenizer={config.tokenizer}: has {tokenizer.vocab_size} ids but "
-            f"model.vocab_size={vocab_size}; set model.vocab_size={tokenizer.vocab_size}"
+            f"corpus.tokenizer={config.tokenizer}: has {tokenizer.vocab_size} ids{and_new} but "
+            f"model.vocab_size={vocab_size}; set model.vocab_size={size}"
         )
     return tokenizer
 

@@ -18,6 +18,7 @@ from bert_jax.errors import UserError, one_line
 Description = dict[str, Any]
 # What SentencePiece's own rules leave of a text (nmt_nfkc) has no U+0001.
 _NOTHING = "\x01"
+MARKS = {"WordPiece": "##", "BPE": ""}  # of a piece inside a word
 
 
 def describe(
@@ -248,6 +249,25 @@ def pieces(description: Description) -> list[str]:
         by_id = {number: piece for piece, number in vocab.items()}
     by_id |= {token["id"]: token["content"] for token in description.get("added_tokens") or []}
     return [by_id.get(number, "") for number in range(max(by_id, default=-1) + 1)]
+
+
+def joined(run: Sequence[str], mark: str) -> str:
+    """The piece that pieces side by side become; `mark`: of those inside a word."""
+    return run[0] + "".join(piece.removeprefix(mark) for piece in run[1:])
+
+
+def with_merged(description: Description, runs: Sequence[Sequence[str]]) -> Description:
+    """With a piece for each run, behind all others. In BPE, where a run is a pair, the merge comes
+    last as well: what the merges before it make of a text is what they made."""
+    model, number = description["model"], len(pieces(description))
+    new = (joined(run, MARKS[model["type"]]) for run in runs)
+    vocab = model["vocab"] | {piece: number + place for place, piece in enumerate(new)}
+    changed = {"vocab": vocab}
+    if model["type"] == "BPE":
+        in_lines = model["merges"] and isinstance(model["merges"][0], str)  # older files
+        merges = [" ".join(run) if in_lines else list(run) for run in runs]
+        changed["merges"] = [*model["merges"], *merges]
+    return description | {"model": model | changed}
 
 
 def hide_special(description: Description) -> Description:

@@ -41,6 +41,10 @@ class Tokenizer(Protocol):
     def piece(self, token_id: int) -> str:
         """The piece as the vocabulary has it."""
 
+    def parts_of(self, piece: str) -> list[int]:
+        """Ids of the pieces here that a piece of another tokenizer of this kind is made of; []
+        where there are none for it."""
+
     def to_json(self) -> str:
         """The content of a Hugging Face tokenizer.json that gives our ids."""
 

@@ -3,6 +3,7 @@
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from bert_jax.models.adapters import PLAIN, AdaptConfig, adapter_of
 from bert_jax.models.attention import Attention
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.dropout import dropout, fold
@@ -11,14 +12,18 @@ from bert_jax.models.norms import LayerNorm
 
 
 class PostNormBlock(nnx.Module):
-    """x ← norm(x + attention(x)); x ← norm(x + feedforward(x)) (Vaswani et al. 2017, 3.1)."""
+    """x ← norm(x + attention(x)); x ← norm(x + feedforward(x)) (Vaswani et al. 2017, 3.1).
 
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        self.attention = Attention(config, rngs)
+    With bottleneck adapters the output of each sublayer goes through its own before it is added."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs, adapt: AdaptConfig = PLAIN):
+        self.attention = Attention(config, rngs, adapt)
         self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.feedforward = Mlp(config, rngs)
+        self.feedforward = Mlp(config, rngs, adapt)
         self.feedforward_norm = LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.dropout_rate = config.hidden_dropout
+        self.attention_adapter = adapter_of(config, rngs, adapt)
+        self.feedforward_adapter = adapter_of(config, rngs, adapt)
 
     def __call__(
         self,
@@ -27,6 +32,7 @@ class PostNormBlock(nnx.Module):
         dropout_keys: Key[Array, "B"] | None,
     ) -> Float[Array, "B S D"]:
         mixed = self.attention(x, segment_ids, fold(dropout_keys, 0))
-        x = self.attention_norm(x + dropout(mixed, self.dropout_rate, fold(dropout_keys, 1)))
-        wide = self.feedforward(x)
-        return self.feedforward_norm(x + dropout(wide, self.dropout_rate, fold(dropout_keys, 2)))
+        mixed = dropout(mixed, self.dropout_rate, fold(dropout_keys, 1))
+        x = self.attention_norm(x + self.attention_adapter(mixed))
+        wide = dropout(self.feedforward(x), self.dropout_rate, fold(dropout_keys, 2))
+        return self.feedforward_norm(x + self.feedforward_adapter(wide))

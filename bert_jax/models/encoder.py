@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from bert_jax.models.adapters import PLAIN, AdaptConfig
 from bert_jax.models.block import PostNormBlock
 from bert_jax.models.config import SHARED, EncoderConfig
 from bert_jax.models.dropout import fold
@@ -51,16 +52,20 @@ class Encoder(nnx.Module):
 
     Parameters of `layers` have the layer as their first axis, those that all layers share have
     not. With `own_embeddings=False` it has no tables: the caller passes another encoder's.
+    Updates of shared kernels are shared; bottleneck adapters are each layer's own.
     """
 
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs, own_embeddings: bool = True):
+    def __init__(
+        self, config: EncoderConfig, rngs: nnx.Rngs, own_embeddings: bool = True,
+        adapt: AdaptConfig = PLAIN,
+    ):  # fmt: skip
         self.embeddings = Embeddings(config, rngs) if own_embeddings else None
         self.projection = Projection(config, rngs) if config.embedding_size else None
         layer_keys = jax.random.split(rngs.params(), config.num_layers)
-        self.layers = nnx.vmap(lambda key: PostNormBlock(config, nnx.Rngs(key)))(layer_keys)
+        self.layers = nnx.vmap(lambda key: PostNormBlock(config, nnx.Rngs(key), adapt))(layer_keys)
         self.shared = SHARED[config.share]
         if self.shared:
-            common = PostNormBlock(config, nnx.Rngs(layer_keys[0]))
+            common = PostNormBlock(config, nnx.Rngs(layer_keys[0]), adapt)
             for name in self.shared:
                 setattr(self.layers, name, getattr(common, name))
         self.pooler = Pooler(config, rngs) if config.pooler else None

@@ -28,11 +28,20 @@ class ShardingRules:
     kernel_de: P = P("fsdp", None)
     vector_d: P = P(None)
     vocab_bias_v: P = P("tensor")
+    # Of adapters. R: the rank of an update, or the width of a bottleneck.
+    adapter_kernel_dr: P = P("fsdp", None)
+    adapter_kernel_rd: P = P(None, "fsdp")
+    adapter_kernel_nhr: P = P("tensor", None, None)
+    adapter_kernel_rnh: P = P(None, "tensor", None)
+    adapter_kernel_fr: P = P("tensor", None)
+    adapter_kernel_rf: P = P(None, "tensor")
 
     # Activations.
     hidden_bsd: P = P(BATCH, None, None)
     qkv_cbsnh: P = P(None, BATCH, None, "tensor", None)
+    heads_bsnh: P = P(BATCH, None, "tensor", None)
     wide_bsf: P = P(BATCH, None, "tensor")
+    low_bsr: P = P(BATCH, None, None)
     logits_bkv: P = P(BATCH, None, "tensor")
     whole_logits_bkv: P = P(BATCH, None, None)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from flax import nnx
 
 from bert_jax.errors import UserError
+from bert_jax.models.adapters import PLAIN, AdaptConfig
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.encoder import Encoder
 from bert_jax.models.heads import HEADS
@@ -32,12 +33,12 @@ Objective = SumOfTerms | ReplacedTokens
 
 
 def build_pretrained(
-    config: EncoderConfig, heads: Sequence[str], rngs: nnx.Rngs
+    config: EncoderConfig, heads: Sequence[str], rngs: nnx.Rngs, adapt: AdaptConfig = PLAIN
 ) -> EncoderWithHeads:
     """An encoder and the named heads, whatever it was trained with: what is used, converted and
     begun from."""
     return EncoderWithHeads(
-        Encoder(config, rngs), {name: HEADS[name](config, rngs) for name in heads}
+        Encoder(config, rngs, adapt=adapt), {name: HEADS[name](config, rngs) for name in heads}
     )
 
 

@@ -5,7 +5,7 @@ import argparse
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,8 +23,10 @@ from bert_jax.pretrained import Pretrained
 from bert_jax.task import rows_of
 from bert_jax.tasks.base import FineTuning, Task
 
-BATCH = 32
-_SHORTEST = 32  # rows are padded to this, or twice, four times, ...: one compilation each
+BATCH = 32  # rows at the most
+# Places of a batch on a CPU, where more are no faster, and what only fills a batch costs what the
+# rest costs.
+_PLACES = 1024
 LONG = ("mean", "max", "first")
 
 Forward = Callable[[nnx.State, dict[str, Any]], Array]  # of a batch
@@ -78,32 +80,58 @@ def outputs(
 ) -> list[np.ndarray]:
     """What `forward` gives for each example, in order.
 
-    Each row is padded to the shortest length that it fits, and goes through in a batch of BATCH of
-    that length: what is said of a text does not depend on what stands around it. `fields`: what a
-    batch has beside the encoder's own. Raises UserError for outputs that are not finite.
+    Each row is padded to the shortest length that it fits, and goes through in a batch of that
+    length: what is said of a text does not depend on what stands around it, but for how products
+    of more rows or fewer are rounded. `fields`: what a batch has beside the encoder's own. Raises
+    UserError for outputs that are not finite.
     """
-    lengths = [_SHORTEST]
-    while lengths[-1] < source.config.max_positions:
-        lengths.append(min(2 * lengths[-1], source.config.max_positions))
-    lengths[0] = min(lengths[0], source.config.max_positions)
+    platform = jax.default_backend()
+    lengths = lengths_to(source.config.max_positions, platform)
     bucket = np.searchsorted(lengths, examples.lengths)
     found: list[np.ndarray] = [np.empty(0)] * len(examples)
     for place, length in enumerate(lengths):
-        members = np.flatnonzero(bucket == place)
-        for begin in range(0, len(members), BATCH):
-            numbers = np.full(BATCH, -1)
-            mine = members[begin : begin + BATCH]
-            numbers[: len(mine)] = mine
+        for numbers in batched(np.flatnonzero(bucket == place), length, platform):
             batch = form_batch(examples, numbers, length) | fields(numbers)
-            batch["rows"] = np.arange(BATCH, dtype=np.int32)
+            batch["rows"] = np.arange(len(numbers), dtype=np.int32)
             values = jax.device_get(forward(source.parameters, batch))
+            mine = numbers[numbers >= 0].tolist()
             if not np.isfinite(values[: len(mine)]).all():
                 raise UserError(
                     f"{source.name}: its parameters are not finite: the run had diverged"
                 )
-            for number, value in zip(mine.tolist(), values, strict=False):
+            for number, value in zip(mine, values, strict=False):
                 found[number] = value
     return found
+
+
+def lengths_to(longest: int, platform: str) -> list[int]:
+    """Of rows, ascending; each is compiled. On a CPU there are more of them, as padding costs time
+    there."""
+    doubled = (2**power for power in itertools.count(4 if platform == "cpu" else 5))
+    lengths = list(itertools.takewhile(lambda length: length < longest, doubled))
+    if platform == "cpu":
+        between = [3 * length // 2 for length in lengths[1:]]
+        lengths = sorted(lengths + [length for length in between if length < longest])
+    return [*lengths, longest]
+
+
+def batched(
+    members: Int[np.ndarray, "n"], length: int, platform: str
+) -> Iterator[Int[np.ndarray, "_"]]:
+    """Parts of `members`, filled up with −1: of two sizes at most, as each is compiled.
+
+    On an accelerator all have BATCH rows, as few take as long as many. On a CPU a row costs what it
+    costs: what is less than half of a batch goes through row by row.
+    """
+    size = max(1, min(BATCH, _PLACES // length)) if platform == "cpu" else BATCH
+    for begin in range(0, len(members), size):
+        mine = members[begin : begin + size]
+        if platform == "cpu" and 2 * len(mine) < size:
+            yield from mine[:, None]
+            continue
+        numbers = np.full(size, -1)
+        numbers[: len(mine)] = mine
+        yield numbers
 
 
 def logits_of(source: Pretrained, task: Task) -> Forward:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from bert_jax.models.adapters import PLAIN, AdaptConfig
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.dropout import dropout, fold, row_keys
 from bert_jax.models.encoder import Encoder
@@ -52,10 +53,12 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Devlin et al. 2018, 3.2: the pretrained encoder, one new head, all of it trained."""
+    """Devlin et al. 2018, 3.2: the pretrained encoder, one new head, all of it trained; or, where
+    `adapt` says so, the head and adapters in the encoder."""
 
     task: Task
     frozen: tuple[tuple[str, ...], ...] = ()  # paths of what is not trained
+    adapt: AdaptConfig = PLAIN
     parts: ClassVar[tuple[str, ...]] = ("encoder",)
 
     @property
@@ -68,7 +71,8 @@ class FineTuning:
 
     def build(self, config: EncoderConfig, rngs: nnx.Rngs) -> EncoderWithHeads:
         return EncoderWithHeads(
-            Encoder(config, rngs), {self.task.name: HEADS[self.task.name](config, rngs)}
+            Encoder(config, rngs, adapt=self.adapt),
+            {self.task.name: HEADS[self.task.name](config, rngs)},
         )
 
     def loss(self, module: EncoderWithHeads, batch: Batch, key: Key[Array, ""] | None) -> Losses:

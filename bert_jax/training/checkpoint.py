@@ -6,6 +6,7 @@ The only file that imports orbax.
 import json
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -174,6 +175,23 @@ def restore_parameters(
 
     Raises UserError where there is no checkpoint, or none that can be read.
     """
+    found, step = _restore(workdir, {"parameters": like}, step)
+    return found["parameters"], step
+
+
+def restore_state(
+    workdir: epath.PathLike, like: TrainState, step: int | None = None
+) -> tuple[TrainState, int]:
+    """As `restore_parameters`, with the optimiser's state; the rest is as in `like`."""
+    parts = {"parameters": like.parameters, "optimizer": like.optimizer}
+    found, step = _restore(workdir, parts, step)
+    return replace(like, **found), step
+
+
+def _restore(
+    workdir: epath.PathLike, like: dict[str, Any], step: int | None
+) -> tuple[dict[str, Any], int]:
+    """Parts of a TrainState, in the order of its fields, the parameters first."""
     folder = absolute(workdir) / FOLDER
     try:
         checkpointer = ocp.training.Checkpointer(folder) if folder.exists() else None
@@ -186,18 +204,19 @@ def restore_parameters(
         raise UserError(
             f"{workdir}: no checkpoint here; train one with python -m bert_jax.pretrain"
         )
-    abstract = {"parameters": _abstract(like)}
+    abstract = _abstract(like)
     count = len(jax.tree.leaves(like))
     with ocp.Context(pytree_options=_PARTIAL):
         for checkpoint in reversed(list(checkpointer.checkpoints)):
             if step not in (None, checkpoint.step):
                 continue
             try:
-                parameters = checkpointer.load(checkpoint.step, abstract)["parameters"]
+                found = checkpointer.load(checkpoint.step, abstract)
                 saved = checkpointer.metadata(checkpoint.step).custom_metadata["digest"]
                 # In the order of a TrainState's leaves: the step, the parameters, the optimiser.
-                if _equal(jax.jit(digest)(parameters), saved[1 : 1 + count]):
-                    return parameters, checkpoint.step
+                parts = [found[name] for name in like]
+                if _equal(jax.jit(digest)(parts), saved[1 : 1 + count]):
+                    return found, checkpoint.step
                 reason = "its contents do not match their checksum"
             except Exception as error:  # as in restore_newest
                 reason = one_line(error, 160)

@@ -28,20 +28,26 @@ PEAKS = {
 
 class Pass(NamedTuple):
     """An encoder that a row goes through, and at how many of its positions a head then scores
-    the vocabulary, and gives a single logit; and whether it is trained, so goes backward too."""
+    the vocabulary, and gives a single logit; whether it is trained, so goes backward too; and
+    whether its kernels are, or only what lies between them (whose own products, few, are not
+    counted): the backward pass then goes through them once."""
 
     config: EncoderConfig
     vocabulary_positions: int
     logit_positions: int
     trained: bool = True
+    kernels: bool = True
 
 
 def train_flops(passes: Sequence[Pass], sequence_length: int, convention: str = "model") -> int:
-    """Forward and backward of one row."""
+    """Forward and backward of one row. Raises UserError for a convention that there is not."""
     if convention not in CONVENTIONS:
         raise UserError(f"{convention!r}: the conventions are {' and '.join(CONVENTIONS)}")
     forward, factor = CONVENTIONS[convention]
-    return sum(forward(one, sequence_length) * (factor if one.trained else 1) for one in passes)
+    return sum(
+        forward(one, sequence_length) * (factor - (not one.kernels) if one.trained else 1)
+        for one in passes
+    )
 
 
 def _model(one: Pass, S: int) -> int:

@@ -27,12 +27,13 @@ class MeshConfig:
 
 def build_mesh(
     config: MeshConfig,
-    batch_size: int,
+    batch_size: int = 0,
     phases: Sequence[int] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """The devices (None: all), explicitly sharded. `phases`: the batches of each phase. Raises
-    UserError where sizes do not divide, or slices are not those of the devices."""
+    """The devices (None: all), explicitly sharded. `batch_size`, `phases`: the run's and each
+    phase's batches, 0 for one that the caller checks. Raises UserError where sizes do not divide,
+    or slices are not those of the devices."""
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     shape = [config.data, config.fsdp, config.tensor]
@@ -92,6 +93,17 @@ def _slices(devices: Sequence[jax.Device]) -> int:
     if devices[0].platform != "tpu":
         return 1
     return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def check_batch(mesh: Mesh, size: int, accumulation: int, field: str) -> None:
+    """Raises UserError where a batch cannot be cut as mesh and accumulation, the `field` of that
+    name, ask."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % (devices * accumulation):
+        raise UserError(
+            f"a batch of {size} is not divisible by {field}={accumulation} times the {devices} "
+            f"devices of mesh.data times mesh.fsdp; choose a multiple of {devices * accumulation}"
+        )
 
 
 def check_divides(mesh: Mesh, config: EncoderConfig) -> None:

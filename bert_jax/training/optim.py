@@ -117,6 +117,11 @@ class UncorrectedAdamState(NamedTuple):
     nu: Any
 
 
+def is_moments(node: object) -> bool:
+    """Whether it is what Adam knows of the gradients, of all that an optimiser's state has."""
+    return isinstance(node, optax.ScaleByAdamState | UncorrectedAdamState)
+
+
 def scale_by_uncorrected_adam(
     beta1: float, beta2: float, epsilon: float
 ) -> optax.GradientTransformation:

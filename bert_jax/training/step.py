@@ -16,6 +16,7 @@ from bert_jax.models.sharding import RULES, is_variable
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
 Weights = dict[str, Float[Array, ""]]
+NOTHING: nnx.State = nnx.State({})
 
 
 @runtime_checkable
@@ -95,7 +96,11 @@ def init_state(
     objective: Objective, config: EncoderConfig, tx: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """A fresh state, every leaf where the sharding rules say. Call under `jax.set_mesh`."""
-    parameters = init_parameters(objective, config, seed)
+    return begin_state(init_parameters(objective, config, seed), tx)
+
+
+def begin_state(parameters: nnx.State, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step from these parameters, all of which are trained."""
     none = jnp.zeros((), jnp.int32)
     # Each count has a buffer of its own, as the train step is given them all to reuse.
     return TrainState(
@@ -132,8 +137,10 @@ def make_train_step(
     tx: optax.GradientTransformation,
     seed: int,
     accumulation: int = 1,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """One update. The state is donated; dropout is a function of (seed, step, row) alone.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One update: state, batch and, last, the parameters of the module that the state does not
+    have: they stay as they are, and no gradient of theirs is computed. The state is donated;
+    dropout is a function of (seed, step, row) alone.
 
     With `accumulation` the batch goes through in that many parts, to the gradient of the whole
     batch. Where the loss or the gradient is not finite the update is skipped, and counted.
@@ -141,31 +148,35 @@ def make_train_step(
     graphdef = graph(objective, config)
 
     def loss_of(
-        parameters: nnx.State, batch: Batch, key: Key[Array, ""], weights: Weights | None = None
-    ) -> tuple[Array, Losses]:
-        losses = objective.loss(nnx.merge(graphdef, parameters), batch, key)
+        parameters: nnx.State, frozen: nnx.State, batch: Batch, key: Key[Array, ""],
+        weights: Weights | None = None,
+    ) -> tuple[Array, Losses]:  # fmt: skip
+        losses = objective.loss(nnx.merge(graphdef, parameters, frozen), batch, key)
         return total(objective, losses, weights), losses
 
     gradients_of = jax.grad(loss_of, has_aux=True)
 
     def accumulated(
-        parameters: nnx.State, batch: Batch, key: Key[Array, ""]
+        parameters: nnx.State, frozen: nnx.State, batch: Batch, key: Key[Array, ""]
     ) -> tuple[nnx.State, Losses]:
         # The weights are of the whole batch, so that parts of unequal weight count as they
         # should. No parameter decides them: the compiler drops the model that this calls.
-        _, losses = loss_of(parameters, batch, key)
+        _, losses = loss_of(parameters, frozen, batch, key)
         weights = weights_of(losses)
         parts = {name: _parts(values, accumulation) for name, values in batch.items()}
 
         def add(sums, part):
-            return jax.tree.map(jnp.add, sums, gradients_of(parameters, part, key, weights)), None
+            found = gradients_of(parameters, frozen, part, key, weights)
+            return jax.tree.map(jnp.add, sums, found), None
 
         return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, (parameters, losses)), parts)[0]
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Batch, frozen: nnx.State = NOTHING
+    ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(initial_and_step_key(seed)[1], state.step)
         function = gradients_of if accumulation == 1 else accumulated
-        gradients, losses = function(state.parameters, batch, key)
+        gradients, losses = function(state.parameters, frozen, batch, key)
         updates, optimizer = tx.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         loss, norm = total(objective, losses), optax.global_norm(gradients)

@@ -14,6 +14,7 @@ def recipe(task: Mapping[str, Any], differences: Mapping[str, Any]) -> ConfigDic
     config = ConfigDict(
         dict(
             seed=0,
+            pretrained=True,
             epochs=3,
             batch_size=32,
             accumulation=1,
@@ -50,6 +51,7 @@ def recipe(task: Mapping[str, Any], differences: Mapping[str, Any]) -> ConfigDic
                 clip_norm=1.0,
                 bias_correction=True,
             ),
+            adapt=dict(kind="", rank=8, alpha=8.0, targets="query value", size=64),
             depth=dict(decay=1.0, frozen_layers=0, unfreeze_epochs=0.0),
             mesh=dict(data=-1, fsdp=1, tensor=1, slices=1),
         )

@@ -23,10 +23,11 @@ from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives import build_objective, build_pretrained
 from bert_jax.training.mesh import one_device
 from configs import albert, bert, electra, roberta, xlmr
-from tests import tiny
+from tests import finetuning, tiny
 from tests.configs.test_counts import counted, model_of
 from tests.oracle import cases
 from tests.oracle.inputs import labelled
+from tests.test_programs import start
 
 REFERENCE = Path(__file__).parent / "reference.py"
 # Ours to theirs, at sizes that no fixture has.
@@ -106,6 +107,7 @@ def main() -> None:
                 np.testing.assert_allclose(committed[name], value, rtol=0, atol=1e-5)
             print(f"{path.stem}: theirs computed here equals theirs; the fixture is today's")
         finetune(scratch, oracle, arguments.update)
+        from_finetuning(scratch, oracle)
         tokenizers = {
             (kind, names, lower): train_tokenizer(
                 kind, iter(tiny.sentences(400)), 300, lower, names
@@ -151,6 +153,31 @@ def finetune(scratch: Path, oracle, update: bool) -> None:
         )
 
 
+def from_finetuning(scratch: Path, oracle) -> None:
+    """What the programs finetune and convert leave, loaded by transformers: equal outputs."""
+    (scratch / "labelled").mkdir()
+    data, model = finetuning.make_data(scratch / "labelled"), scratch / "encoder"
+    finetuning.make_model(model)
+    for name, config in (
+        ("classify", "glue.py:sst2"), ("tag", "ner.py:conll2003"), ("answer", "squad.py:v2"),
+    ):  # fmt: skip
+        workdir, output = scratch / f"tuned-{name}", scratch / f"tuned-{name}-hf"
+        files = finetuning.TASKS[name]
+        done = [
+            start(
+                "finetune", f"--config=configs/tasks/{config}", f"--data={data}",
+                f"--init={model}", f"--workdir={workdir}", "--config.epochs=1",
+                "--config.task.max_length=32", "--config.batch_size=8",
+                *(f"--config.task.{field}={files[field]}" for field in files if field != "kind"),
+            ),
+            start("convert", f"--model={workdir}", f"--output={output}"),
+        ]  # fmt: skip
+        assert all(one.returncode == 0 for one in done), [one.stderr for one in done]
+        ours = pretrained.load(workdir)
+        written_equals_theirs(ours.config, name, ours.tokenizer, output, oracle, ours.labels)
+        print(f"{name}: fine-tuned and converted by the programs, loaded by transformers: equal")
+
+
 def count_presets(scratch: Path, oracle) -> None:
     """Every preset has as many parameters, with the heads of its objective, as in transformers."""
     mine, theirs = [], []
@@ -181,8 +208,12 @@ def there_and_back(model, heads, tokenizer, output, oracle) -> None:
     named = model.num_labels if head in ("classify", "tag") else 0
     names = tuple(f"name {number}" for number in range(named))
     convert(pretrained.Pretrained("random", model, heads, state, tokenizer, names), output)
-    if oracle is None:
-        return
+    if oracle is not None:
+        written_equals_theirs(model, head, tokenizer, output, oracle, names)
+
+
+def written_equals_theirs(model, head, tokenizer, output, oracle, names) -> None:
+    """The folder loaded by transformers and by us: equal outputs. `head`: of fine-tuned ones."""
     rng = np.random.default_rng(3)
     vocabulary = tokenizer.vocabulary
     if head:

@@ -66,6 +66,12 @@ def test_flops_of_the_papers_sizes(layers, hidden, length, slots, forward):
     assert found == pytest.approx(3 * forward, rel=1e-3)
 
 
+def test_kernels_that_are_not_trained_have_no_gradients():
+    passes = (Pass(EncoderConfig(), 0, 0, kernels=kernels) for kernels in (True, False))
+    all_of_it, between = (train_flops([one], 128) for one in passes)
+    assert 3 * between == 2 * all_of_it
+
+
 def sized(hidden, layers, embedding=0, vocab_size=30522):
     return EncoderConfig(
         hidden_size=hidden, num_layers=layers, num_heads=max(hidden // 64, 1),

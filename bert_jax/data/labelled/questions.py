@@ -1,4 +1,5 @@
-"""SQuAD's JSON (Rajpurkar et al. 2016; 2018): questions about paragraphs, answered by spans."""
+"""SQuAD's JSON (Rajpurkar et al. 2016; 2018) and TFDS's copy of it: questions about paragraphs,
+answered by spans."""
 
 import json
 from collections.abc import Iterator
@@ -12,19 +13,41 @@ from bert_jax.data.labelled.records import (
     not_empty,
     text_lines,
 )
+from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_source, tfds_text
 from bert_jax.errors import UserError
 
 
-def read_questions(path: Path | str, answered: bool = True) -> Iterator[QuestionRecord]:
-    """The questions of a file of version 1.1 or 2.0. The file is one JSON object and read whole.
-    `answered`: whether answers are read; without them (prediction) none need be there.
+def read_questions(source: Path | str, answered: bool = True) -> Iterator[QuestionRecord]:
+    """The questions of a file of version 1.1 or 2.0, which is one JSON object and read whole, or of
+    tfds:squad/v2.0#SPLIT. `answered`: whether answers are read; without them (prediction) none need
+    be there.
 
     Raises UserError, which names file and question, for what has another form, an id that stands
     twice, a question with neither an answer nor is_impossible, and an answer that does not stand
     at its answer_start.
     """
-    path = Path(path)
+    if tfds := tfds_source(str(source)):
+        return not_empty(source, _of_tfds(*tfds, answered))
+    path = Path(source)
     return not_empty(path, _questions(path, answered))
+
+
+def _of_tfds(dataset: str, split: str, answered: bool) -> Iterator[QuestionRecord]:
+    where = f"tfds:{dataset}#{split}"
+    builder = tfds_builder(dataset)
+    for name in ("id", "question", "context", "answers"):
+        if name not in builder.info.features:
+            raise UserError(f"{where}: there is no feature {name!r}; this is not the form of SQuAD")
+    for number, example in enumerate(tfds_examples(builder, split, where)):
+        at, found = f"{where}: example {number}", example["answers"]
+        pairs = zip(found["text"], found["answer_start"], strict=True)
+        entry = {
+            "id": tfds_text(example["id"], at),
+            "question": tfds_text(example["question"], at),
+            "answers": [{"text": tfds_text(text, at), "answer_start": int(n)} for text, n in pairs],
+            "is_impossible": bool(example.get("is_impossible", False)),
+        }
+        yield _record(where, at, checked(tfds_text(example["context"], at), at), entry, answered)
 
 
 def _questions(path: Path, answered: bool) -> Iterator[QuestionRecord]:
@@ -54,7 +77,7 @@ def _questions(path: Path, answered: bool) -> Iterator[QuestionRecord]:
                 yield record
 
 
-def _record(path: Path, at: str, context: str, entry: Any, answered: bool) -> QuestionRecord:
+def _record(path: Path | str, at: str, context: str, entry: Any, answered: bool) -> QuestionRecord:
     name = _field(entry, "id", str, at)
     place = f"{path}: question {name}"
     question = checked(_field(entry, "question", str, place), place)

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from bert_jax.data.labelled.records import (
     not_empty,
     text_lines,
 )
-from bert_jax.data.sources.readers import tfds_builder, tfds_examples
+from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_source, tfds_text
 from bert_jax.data.sources.reading import MAX_LINE_BYTES
 from bert_jax.data.sources.streams import COMPRESSED
 from bert_jax.errors import UserError
@@ -25,7 +24,6 @@ from bert_jax.errors import UserError
 LABELS = ("class", "number", "none")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
-_TFDS = re.compile(r"tfds:(.+?)(?:#([\w.-]+))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Table:
 
         Raises UserError for a column that is not there, and for what is no row.
         """
-        if match := _TFDS.fullmatch(self.source):
-            return not_empty(self.source, _tfds_rows(match[1], match[2] or "train", columns))
+        if tfds := tfds_source(self.source):
+            return not_empty(self.source, _tfds_rows(*tfds, columns))
         path = Path(self.source)
         ending = (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
         if ending in _JSON_LINES:
@@ -60,6 +58,14 @@ class Table:
                 f"(and .gz, .xz, .zst or .bz2 where it is packed); rename it"
             )
         return not_empty(path, self._delimited_rows(path, _DELIMITERS[ending], columns))
+
+    def classes(self, column: str) -> tuple[str, ...]:
+        """The names of the column's classes in the order of their ids, where the source declares
+        them, as TFDS does; else ()."""
+        if not (tfds := tfds_source(self.source)):
+            return ()
+        features = tfds_builder(tfds[0]).info.features
+        return tuple(getattr(features[column], "names", None) or ()) if column in features else ()
 
     def _delimited_rows(
         self, path: Path, delimiter: str, columns: Sequence[str]
@@ -190,12 +196,7 @@ def _plain(value: Any, classes: list[str] | None, place: str) -> Any:
     if classes is not None:
         return classes[int(value)] if 0 <= int(value) < len(classes) else None
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{place}: not UTF-8 at byte {error.start}; prepare the dataset again"
-            ) from None
+        return tfds_text(value, place)
     return value.item() if hasattr(value, "item") and not value.ndim else value
 
 

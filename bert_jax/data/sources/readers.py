@@ -1,6 +1,7 @@
 """Files and TFDS datasets to documents, streamed. A document's name is its file's and a number."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bert_jax.data.sources.reading import (
 from bert_jax.errors import UserError, one_line
 
 _BATCH = 256  # records that are read together
+_TFDS = re.compile(r"tfds:(.+?)(?:#([\w.-]+))?", re.DOTALL)
 
 Reader = Callable[[Path, str, str, Cleaning], Iterator[Document]]
 
@@ -126,6 +128,12 @@ def parquet(path: Path, name: str, column: str, cleaning: Cleaning) -> Iterator[
         raise UserError(f"{path}: damaged Parquet file ({reason}); fetch it again") from None
 
 
+def tfds_source(source: str) -> tuple[str, str] | None:
+    """Dataset and split of tfds:DATASET[#SPLIT], train where none is named; None for others."""
+    match = _TFDS.fullmatch(source)
+    return match and (match[1], match[2] or "train")
+
+
 def tfds_builder(dataset: str) -> Any:
     """TFDS's builder of a dataset that is prepared: a folder, or a name that it finds."""
     try:
@@ -159,6 +167,16 @@ def tfds_examples(builder: Any, split: str, where: str) -> Iterator[dict[str, An
         reason = one_line(error, 200)
         raise UserError(
             f"{where}: cannot be read ({reason}); prepare it again, with file_format=array_record"
+        ) from None
+
+
+def tfds_text(value: bytes | str, place: str) -> str:
+    """Raises UserError, which names the place, for what is not UTF-8."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place}: not UTF-8 at byte {error.start}; prepare the dataset again"
         ) from None
 
 

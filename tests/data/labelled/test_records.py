@@ -136,7 +136,7 @@ def test_tfds(tmp_path):
             features = {
                 "a": tfds.features.Text(),
                 "score": np.float32,
-                "label": tfds.features.ClassLabel(names=["no", "yes"]),
+                "label": tfds.features.ClassLabel(names=["yes", "no"]),
             }
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features)
@@ -153,7 +153,9 @@ def test_tfds(tmp_path):
     builder.download_and_prepare()
     folder = f"tfds:{builder.data_dir}"
     found = sorted(texts(folder, ["a"]), key=lambda record: record.texts)
-    assert [(record.texts, record.label) for record in found] == [(("é0",), "no"), (("é1",), "yes")]
+    assert [(record.texts, record.label) for record in found] == [(("é0",), "yes"), (("é1",), "no")]
+    assert Table(folder).classes("label") == ("yes", "no")
+    assert Table(folder).classes("a") == Table("a.csv").classes("label") == ()
     assert {record.place for record in found} == {f"{folder}#train: example {n}" for n in (0, 1)}
     scores = texts(folder, ["a"], "score", "number")
     assert sorted(record.label for record in scores) == [0.0, 0.5]
@@ -317,3 +319,44 @@ def test_label_sets():
     assert LabelSet.found(tags).names == ("B-A", "B-X", "O")
     for names, expected in (("aa", "'a' stands twice"), ("a", "of 1 class"), (["", "a"], "empty")):
         assert expected in refusal(LabelSet.given, list(names))
+
+
+def test_squad_of_tfds(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Squad(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "context": tfds.features.Text(),
+                    "question": tfds.features.Text(),
+                    "is_impossible": np.bool_,
+                    "answers": tfds.features.Sequence(
+                        {"text": tfds.features.Text(), "answer_start": np.int32}
+                    ),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(5), "wrong": self._generate_examples(4)}
+
+        def _generate_examples(self, start):
+            base = {"context": "Émile wrote it.", "question": "What did he do?"}
+            answers = {"text": ["wrote", "wrote it"], "answer_start": [start + 1, start + 1]}
+            yield 0, base | {"id": "a", "is_impossible": False, "answers": answers}
+            nothing = {"text": [], "answer_start": []}
+            yield 1, base | {"id": "b", "is_impossible": True, "answers": nothing}
+
+    builder = Squad(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    folder = f"tfds:{builder.data_dir}"
+    found = {record.id: record for record in read_questions(folder)}
+    assert [answer.text for answer in found["a"].answers] == ["wrote", "wrote it"]
+    assert found["a"].context == "Émile wrote it." and found["b"].answers == ()
+    assert "question a: 'wrote' does not stand at character 5" in refusal(
+        lambda source: list(read_questions(source)), f"{folder}#wrong"
+    )
