@@ -1,39 +1,31 @@
 """The corpus of a study: prepared once, for all of its cells."""
 
-import hashlib
-import json
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
+from bert_jax import progress
+from bert_jax.config import RunConfig
+from bert_jax.data.prepare import cached
+from bert_jax.data.records import MANIFEST, read_manifest
 from bert_jax.errors import UserError
-from experiments.grid import Value
-from experiments.plan import Arm, Plan
+from experiments.plan import Plan
 
 
-def corpus_of(plan: Plan, given: Mapping[str, Value], root: Path) -> str:
-    """Where it is: the prepared folder that was named, or one below `root` that studies and scales
-    with the same corpus share."""
-    if named := str(given.get("corpus.prepared", "")):
-        if "://" in named:
-            raise UserError(f"--config.corpus.prepared={named}: name a folder of this machine")
-        return str(Path(named).resolve())
-    facts = json.dumps(_fields(plan.arm(plan.baseline)), sort_keys=True)
-    return str(root / "corpora" / hashlib.sha256(facts.encode()).hexdigest()[:12])
+def corpus_of(config: RunConfig, begun: Plan | None) -> tuple[str, str]:
+    """The prepared folder and the digest of what it was made of: the folder that the study began
+    with, while it is there, else the one of the cache, which every study, scale and family with
+    the same text, vocabulary and cleaning shares.
 
-
-def prepare_command(plan: Plan, corpus: str) -> list[str]:
-    arm = plan.arm(plan.baseline)
-    return [
-        sys.executable, "-m", "bert_jax.prepare", f"--config={arm.config}", f"--output={corpus}",
-        *(f"--config.{name}={value}" for name, value in _fields(arm).items()),
-    ]  # fmt: skip
-
-
-def _fields(arm: Arm) -> dict[str, Value]:
-    """What a prepared folder is a function of, beside the preset."""
-    return {
-        name: value
-        for name, value in arm.settings.items()
-        if (name.startswith("corpus.") or name == "model.vocab_size") and name != "corpus.prepared"
-    }
+    Raises UserError where the text is another one than when the study was begun.
+    """
+    if begun and (Path(begun.corpus) / MANIFEST).exists():
+        folder = Path(begun.corpus)
+    else:
+        with progress.preparing() as report:
+            folder = Path(cached(config.corpus, config.model.vocab_size, report)).resolve()
+    digest = str(read_manifest(folder)["facts_sha256"])
+    if begun and begun.corpus_sha256 != digest:
+        raise UserError(
+            f"{folder}: its text is another one than when the study was begun; bring the old one "
+            f"back, or begin the study in another --workdir"
+        )
+    return str(folder), digest

@@ -49,6 +49,10 @@ STUDY = Study(
         )
     },
     notes=(
+        "The verdict is by a question that no cell trains on; whether B follows A is what the two "
+        "with NSP train on.",
+        "In the probe a pair has two [SEP] between A and B, as RoBERTa's have; plain sentences "
+        "were never seen so.",
         "Each format cuts the same documents into other rows, so MLM losses are of other rows too.",
         "Real tokens are equal; the paper makes them so by larger batches of doc sentences, this "
         "study by more steps.",

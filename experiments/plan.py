@@ -31,10 +31,12 @@ CALIBRATION_STEPS = 60
 
 @dataclass(frozen=True)
 class Rate:
-    """What a calibration found of an arm: real tokens a step, and steps a second."""
+    """What a calibration found of a cell: real tokens a step, steps a second, and the seconds that
+    its start, compilation and end took beside the steps."""
 
     tokens: float
     steps_per_second: float
+    aside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Plan:
     seeds: int
     asked: Mapping[str, Any]
     calibration: Mapping[str, Rate] = field(default_factory=dict)  # by cell
+    corpus: str = ""  # the prepared folder, and the digest of what it was made of
+    corpus_sha256: str = ""
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -80,6 +84,8 @@ def overrides(words: Sequence[str], like: ConfigDict) -> dict[str, Value]:
         name, equals, text = word.removeprefix("--config.").partition("=")
         if not word.startswith("--config.") or not equals:
             raise UserError(f"{word!r}: not expected here; fields are --config.FIELD=VALUE")
+        if name == "seed":
+            raise UserError("--config.seed: a study has seeds from 0 on; say how many with --seeds")
         if name not in known:
             raise UserError(f"--config.{name}: there is no such field; {nearest(name, [*known])}")
         kind = type(known[name])
@@ -157,6 +163,7 @@ def build(
     steps = int(given.get("train.steps", scale.steps))
     given = {name: value for name, value in given.items() if name != "train.steps"}
     cells = study.grid(scale)
+    check_vary(study, scale, cells, given)
     arms: list[Arm] = []
     baseline = cells[0]
     base = _arm(study, scale, baseline, given, steps, study.budgets, baseline.name)
@@ -179,6 +186,36 @@ def build(
     return Plan(study.name, scale_name, base.name, tuple(arms), seeds, asked, calibration)
 
 
+def check_vary(
+    study: Study, scale: Scale, cells: Sequence[Cell], given: Mapping[str, Value]
+) -> None:
+    """Raises UserError where what was given for all cells is what the study varies, or leaves two
+    of them the same."""
+    for name in given:
+        if len({cell.settings[name] for cell in cells if name in cell.settings}) > 1:
+            raise UserError(f"--config.{name}: is what {study.name} varies; leave it out")
+    seen: dict[RunConfig, str] = {}
+    for cell in cells:
+        config = config_of(study, scale, cell, cell_settings(study, scale, cell, given))
+        if config in seen:
+            raise UserError(
+                f"{study.name}: {seen[config]} and {cell.name} are the same with "
+                f"{', '.join(f'--config.{name}' for name in given)}; leave out what is varied"
+            )
+        seen[config] = cell.name
+
+
+def shortest_row(study: Study, scale: Scale, given: Mapping[str, Value]) -> int:
+    """Tokens of the shortest rows that any cell is trained on: no position beyond them is trained
+    in all cells."""
+    given = {name: value for name, value in given.items() if name != "train.steps"}
+    configs = [
+        config_of(study, scale, cell, cell_settings(study, scale, cell, given))
+        for cell in study.grid(scale)
+    ]
+    return min(phase.data.sequence_length for one in configs for phase in one.phases)
+
+
 def _arm(
     study: Study, scale: Scale, cell: Cell, given: Mapping[str, Value], steps: int,
     budgets: tuple[str, ...], name: str,
@@ -187,7 +224,11 @@ def _arm(
     if scale.proxy:
         settings |= in_steps(scale, steps) | {k: v for k, v in given.items() if k in _PACE}
     elif steps:
+        own = config_of(study, scale, cell, settings)  # warm-up stays the share that it is there
+        share = own.optimizer.warmup_steps / own.train.steps
         settings["train.steps"] = steps
+        if "optimizer.warmup_steps" not in given:
+            settings["optimizer.warmup_steps"] = min(round(share * steps), steps - 1)
     config = config_of(study, scale, cell, settings)
     before = flat(preset(study, scale, cell.family).to_dict())
     differs = {key: value for key, value in settings.items() if before[key] != value}
@@ -215,8 +256,21 @@ def _share(base: Arm, arm: Arm, budget: str, rates: Mapping[str, Rate]) -> float
     return mine.steps_per_second / theirs.steps_per_second
 
 
-def needs_calibration(study: Study) -> bool:
-    return bool({"tokens", "time"} & set(study.budgets))
+MEASURED = frozenset({"tokens", "time"})  # budgets that are turned into steps by a calibration
+
+
+def uncalibrated(study: Study, plan: Plan) -> list[Arm]:
+    """The first arm of every cell whose steps cannot be known before it is calibrated."""
+    if not MEASURED & set(study.budgets):
+        return []
+    found = {arm.cell: arm for arm in reversed(plan.arms) if arm.cell not in plan.calibration}
+    return [found[cell] for cell in dict.fromkeys(arm.cell for arm in plan.arms) if cell in found]
+
+
+def unknown(study: Study, plan: Plan) -> list[Arm]:
+    """Those whose steps are the baseline's only because their cell was not calibrated."""
+    cells = {arm.cell for arm in uncalibrated(study, plan)}
+    return [arm for arm in plan.arms if arm.cell in cells and MEASURED >= set(arm.budgets)]
 
 
 def save(plan: Plan, folder: Path) -> None:

@@ -39,6 +39,7 @@ class Found:
     scores: Mapping[str, float]
     curve: Sequence[Point]
     provenance: Mapping[str, Any]
+    terms: Sequence[str] = ()  # of its objective
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,26 @@ def _found(run: Run) -> Found:
         scores |= {f"probe_{name}": value for name, value in _read(run.workdir / PROBE).items()}
         for path in sorted((run.workdir / TASKS).glob("*/scores.json")):
             if path.parent.name in outcome["stages"]:
-                name, value = next(iter(_read(path)["scores"].items()))
+                name, value = _task_score(path)
                 scores[f"task_{path.parent.name}_{name}"] = value
     starts = run.workdir / "provenance.jsonl"
     lines = starts.read_text().splitlines() if starts.exists() else []
     provenance = json.loads(lines[-1]) if lines else {}
-    return Found(run, outcome["status"], outcome.get("why", ""), scores, curve, provenance)
+    why = outcome.get("why", "")
+    return Found(run, outcome["status"], why, scores, curve, provenance, _terms(run))
+
+
+def _task_score(path: Path) -> tuple[str, float]:
+    """The first score of a fine-tuning; of several seeds of it their median."""
+    read = _read(path)
+    each = [one["scores"] for one in (read if isinstance(read, list) else [read])]
+    name = next(iter(each[0]))
+    return name, statistics.median(scores[name] for scores in each)
 
 
 def _curve(run: Run, records: Sequence[Mapping[str, Any]]) -> list[Point]:
     """The MLM of a generator is no score of the encoder that the run is about."""
-    replaced = _trains_on_replaced(run)
+    replaced = bool(set(_terms(run)) & set(REPLACED_TERMS))
     each = [
         (r["real_tokens"], r["tokens_per_second"]) for r in records if r.get("tokens_per_second")
     ]
@@ -118,12 +128,12 @@ def _curve(run: Run, records: Sequence[Mapping[str, Any]]) -> list[Point]:
     return points
 
 
-def _trains_on_replaced(run: Run) -> bool:
+def _terms(run: Run) -> list[str]:
     objective = _read(run.workdir / "config.json").get("objective", {})
-    return any(objective.get(term) for term in REPLACED_TERMS)
+    return [term for term, coefficient in objective.items() if coefficient]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     if not path.exists():
         return {}
     try:
@@ -163,12 +173,33 @@ def compare(plan: Plan, found: Sequence[Found], metric: Metric, budget: str) -> 
     base = lines[0].arm.name
     if base not in scores:
         return Comparison(budget, metric, lines, None)
-    while not set.intersection(*(set(values) for values in scores.values())):
-        fewest = min((n for n in scores if n != base), key=lambda name: len(scores[name]))
-        del scores[fewest]  # of a study that has just begun
-    judged = judge(scores, base, family)
-    lines = [Line(one.arm, one.said, judged.rows.get(one.arm.name), one.values) for one in lines]
+    judged = judge(comparable(scores, base), base, family)
+    lines = [_with_row(line, judged) for line in lines]
     return Comparison(budget, metric, lines, judged)
+
+
+def comparable(
+    scores: Mapping[str, Mapping[int, float]], base: str
+) -> dict[str, Mapping[int, float]]:
+    """The cells that have two seeds in common with the baseline and each other, or one where no
+    cell has two yet: of a study that has just begun, those that are the furthest."""
+    for fewest in (2, 1):
+        left = dict(scores)
+        while len(left) > 1:
+            if len(set.intersection(*(set(values) for values in left.values()))) >= fewest:
+                return left
+            del left[min((n for n in left if n != base), key=lambda name: len(left[name]))]
+    return {base: scores[base]}
+
+
+def _with_row(line: Line, judged: Judged) -> Line:
+    """How many of its seeds were compared is said where they are not all that it has."""
+    row, said = judged.rows.get(line.arm.name), line.said
+    if row and len(judged.seeds) < len(line.values):
+        said += f", {len(judged.seeds)} compared"
+    elif row is None and line.values and not said.startswith("diverged"):
+        said += ", too few"
+    return Line(line.arm, said, row, line.values)
 
 
 def _not_run(mine: Sequence[Found]) -> str:
@@ -183,7 +214,7 @@ def verdict(comparison: Comparison) -> str:
     diverged = [line.arm.cell for line in others if line.said.startswith("diverged")]
     if judged is None:
         return f"Not judged: the baseline {base} is {comparison.baseline.said}."
-    told = f" {_names(diverged)} diverged." if diverged else ""
+    told = f" {listed(diverged)} diverged." if diverged else ""
     if judged.noise is None:
         return f"Not judged: two seeds of all cells are the least that shows noise.{told}"
     rows = [(line.arm.cell, line.row) for line in others if line.row]
@@ -196,7 +227,7 @@ def verdict(comparison: Comparison) -> str:
             side = better if comparison.metric.better(row.difference) else worse
             side.append(f"{cell} ({number(row.difference, sign=True)})")
     parts = [
-        f"{_names(cells)} {'is' if len(cells) == 1 else 'are'} {what} {base}"
+        f"{listed(cells)} {'is' if len(cells) == 1 else 'are'} {what} {base}"
         for cells, what in (
             (better, "better than"), (worse, "worse than"), (equal, "not to be told apart from"),
         )
@@ -232,7 +263,7 @@ def beside_paper(study: Study, comparison: Comparison) -> list[str]:
                 )
                 (same if agrees else other).append(line.arm.cell)
         parts = [
-            f"{what} {_names(cells)}"
+            f"{what} {listed(cells)}"
             for cells, what in (
                 (same, "agrees with it on"), (other, "disagrees with it on"),
                 (still, "decides nothing on"), (level, "has nothing to be compared with on"),
@@ -253,7 +284,7 @@ def number(value: float, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
-def _names(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"

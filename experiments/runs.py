@@ -24,6 +24,7 @@ from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.training.metrics import read_metrics
 from experiments.plan import Arm, Plan
+from experiments.workers import began
 
 PROBE = "probe.json"
 TASKS = "tasks"
@@ -69,10 +70,13 @@ class Run:
 
     @property
     def log(self) -> Path:
-        return self.workdir.with_suffix(".log")
+        return self._beside("log")
+
+    def _beside(self, kind: str) -> Path:
+        return self.workdir.with_name(f"{self.workdir.name}.{kind}")
 
     def outcome(self) -> dict[str, Any]:
-        path = self.workdir.with_suffix(".json")
+        path = self._beside("json")
         try:
             return json.loads(path.read_text())
         except FileNotFoundError:
@@ -83,7 +87,15 @@ class Run:
     def record(self, status: str, stages: Sequence[str], why: str = "") -> None:
         found = {"status": status, "stages": list(stages), "why": why}
         self.workdir.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.workdir.with_suffix(".json"), json.dumps(found) + "\n")
+        write_whole(self._beside("json"), json.dumps(found) + "\n")
+
+    def at_work(self, pid: int) -> None:
+        """Note which process works on it, until it is told that none does (0)."""
+        path = self._beside("process")
+        if pid:
+            write_whole(path, json.dumps({"pid": pid, "began": began(pid)}) + "\n")
+        else:
+            path.unlink(missing_ok=True)
 
     def stages(self, corpus: str, texts: Path | None, tasks: Sequence[Task]) -> dict[str, list]:
         """The command of each stage, by its name, in their order."""
@@ -116,7 +128,14 @@ class Run:
         return given_up or (lost and last["step"] == self.arm.steps)
 
     def is_busy(self) -> bool:
-        """Whether a process trains in its workdir: one that outlived the study that started it."""
+        """Whether a process works on it that outlived the study that started it: as it was noted
+        or, where that cannot be told, by the lock of what trains in the workdir."""
+        try:
+            noted = json.loads(self._beside("process").read_text())
+            if noted["began"] and began(noted["pid"]) == noted["began"]:
+                return True
+        except (OSError, ValueError, KeyError):
+            pass
         path = self.workdir / ".lock"
         if not path.exists():
             return False
@@ -137,8 +156,10 @@ class Run:
 
 def pretrain(arm: Arm, workdir: Path, seed: int, corpus: str, **more: object) -> list[str]:
     fields = dict(arm.settings) | {"corpus.prepared": corpus, "seed": seed} | more
-    if "corpus.source" in fields:  # the folder has it; a file's name would be looked up again
-        del fields["corpus.source"]
+    if corpus:  # the folder has it; a file's name would be looked up again
+        fields.pop("corpus.source", None)
+    else:
+        del fields["corpus.prepared"]
     return [
         sys.executable, "-m", "bert_jax.pretrain", f"--config={arm.config}",
         f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items()),
@@ -151,11 +172,14 @@ def all_runs(plan: Plan, folder: Path) -> list[Run]:
 
 
 def last_words(log: Path) -> str:
-    """The last line that says something, of what a program said; an error's, where there is one."""
+    """The last line that says something, of what the last program said; an error's, where there is
+    one."""
     try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in log.read_text(errors="replace").split("\n") if line.strip()]
     except OSError:
         return ""
+    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    lines = lines[starts[-1] + 1 :] if starts else lines
     told = [line for line in lines[-30:] if line.startswith("error: ")]
     return (told or lines or [""])[-1].strip()[:500]
 

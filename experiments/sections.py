@@ -5,10 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments import charts
+from experiments.background import (
+    costs,
+    every_run,
+    fairness,
+    origin,
+    papers_tables,
+    shown,
+    task_spread,
+)
 from experiments.charts import Series, Whisker
-from experiments.document import Block, Choice, Figure, Heading, Listed, Table, Text
+from experiments.document import Block, Choice, Figure, Heading, Table, Text
 from experiments.plan import Arm, Plan
-from experiments.results import Comparison, Found, Line, beside_paper, metrics_of, number, verdict
+from experiments.results import Comparison, Found, Line, beside_paper, listed, number, verdict
 from experiments.study import Metric, Study
 
 _BUDGET = {"steps": "steps", "flops": "FLOPs", "tokens": "tokens", "time": "wall time"}
@@ -59,13 +68,15 @@ def document(report: Report, configs: dict[str, str]) -> list[Block]:
         for one in report.comparisons:
             if one.budget == budget:
                 blocks += section(report, one, configs)
+    blocks += task_spread(study, plan, report.found)
     for metric in study.metrics:
         if metric.name.startswith("eval_"):
             blocks += curve_figures(report, metric)
+    blocks += costs(plan, report.found)
     blocks += papers_tables(study, plan)
-    blocks += fairness(report)
-    blocks += origin(report)
-    blocks += every_run(report)
+    blocks += fairness(study, plan)
+    blocks += origin(study, report.found, report.begun)
+    blocks += every_run(study, report.found)
     return blocks
 
 
@@ -85,10 +96,15 @@ def section(report: Report, one: Comparison, configs: dict[str, str]) -> list[Bl
         if beside:
             theirs = beside.number(line.arm.cell)
             apart = None if theirs is None or base is None else theirs - base
-            row += [_shown(theirs, 1), "" if line is one.baseline else _shown(apart, 1, sign=True)]
+            row += [shown(theirs, 1), "" if line is one.baseline else shown(apart, 1, sign=True)]
         rows.append(row)
     title = f"{one.metric.label}, {'less' if one.metric.lower else 'more'} is better"
     blocks: list[Block] = [Heading(title[0].upper() + title[1:], 3), Table(head, rows)]
+    if taught := taught_of(report, one):
+        blocks.append(
+            Text(f"A secondary figure: {taught} {one.metric.term.upper()}, which trains on this "
+                 f"question.")
+        )  # fmt: skip
     if judged and judged.noise is not None:
         blocks.append(Text(noise_of(one)))
     whiskers = [
@@ -106,6 +122,17 @@ def section(report: Report, one: Comparison, configs: dict[str, str]) -> list[Bl
         file = f"differences-{one.budget}.svg"
         blocks.append(Figure(label, file, charts.whiskers(whiskers, label)))
     return blocks
+
+
+def taught_of(report: Report, one: Comparison) -> str:
+    """'A and B have', of the cells that train on the question of the metric; '' where none does."""
+    cells = {
+        found.run.arm.cell
+        for found in report.found
+        if one.metric.term in found.terms and one.budget in found.run.arm.budgets
+    }
+    names = [line.arm.cell for line in one.lines if line.arm.cell in cells]
+    return f"{listed(names)} {'has' if len(names) == 1 else 'have'}" if names else ""
 
 
 def cell_link(arm: Arm, configs: dict[str, str]) -> str:
@@ -130,12 +157,6 @@ def _numbers(line: Line) -> list[str]:
 
 def _pair(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
-
-
-def _shown(value: float | None, digits: int, sign: bool = False) -> str:
-    if value is None:
-        return "—"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def noise_of(one: Comparison) -> str:
@@ -192,76 +213,3 @@ def series_of(report: Report, arm: Arm, metric: Metric, axis: str) -> Series | N
             f"{number(max(values))}, {len(values)} seeds)"
         )
     return Series(arm.name, points, tips) if points else None
-
-
-def papers_tables(study: Study, plan: Plan) -> list[Block]:
-    blocks: list[Block] = []
-    for paper in study.papers:
-        blocks += [
-            Heading(f"The paper's numbers: {paper.source}"),
-            Text(f"Measured on: {paper.scale}. Ours: {study.scales[plan.scale].note}. The numbers "
-                 f"of the two are not of one kind; their order is what can be compared."),
-            Table(
-                ["cell", *paper.columns],
-                [[cell, *(_shown(value, 1) for value in row)] for cell, row in paper.rows.items()],
-            ),
-        ]  # fmt: skip
-    return blocks
-
-
-def fairness(report: Report) -> list[Block]:
-    """What all cells have in common, and what they have not."""
-    study, plan = report.study, report.plan
-    items = [
-        "One corpus and one tokenizer for all cells; a seed decides the first parameters and the "
-        "order of the data, the same in every cell whose format, length and batch are the same.",
-        "Held-out scores are taken at the end, on every cell's held-out rows with 15% of the "
-        "tokens masked by one fixed draw. MLM losses are compared between encoders that were "
-        "trained on MLM alone.",
-        "A difference has its interval and p-value by Dunnett's comparison with the baseline, the "
-        "noise pooled over cells, seeds as blocks.",
-    ]
-    if any(metric.name.startswith("probe_") for metric in study.metrics):
-        items.append(
-            "The frozen encoder: mean vectors of pairs of held-out sentences, a linear classifier, "
-            "chance 0.5; the same pairs for every cell."
-        )
-    for name, rate in plan.calibration.items():
-        items.append(
-            f"{name} was calibrated at {rate.steps_per_second:.3g} steps a second and "
-            f"{rate.tokens:.0f} real tokens a step."
-        )
-    return [Heading("How it was compared"), Listed([*items, *study.notes])]
-
-
-def origin(report: Report) -> list[Block]:
-    """Hardware, versions, and which other scales there are."""
-    known = [one.provenance for one in report.found if one.provenance]
-    items = [f"scale {name}: {'run' if name in report.begun else 'not run'}; "
-             f"{scale.note}" for name, scale in report.study.scales.items()]  # fmt: skip
-    for name in ("devices", "platform", "python", "versions", "commit"):
-        values = dict.fromkeys(_plain(one.get(name)) for one in known)
-        if values:
-            items.append(f"{name}: {'; '.join(values)}")
-    sources = dict.fromkeys(str(one.get("data", {}).get("source")) for one in known)
-    if sources:
-        items.append(f"corpus: {'; '.join(sources)}")
-    return [Heading("Where it ran"), Listed(items)]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {one}" for name, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def every_run(report: Report) -> list[Block]:
-    names = [metric.name for metric in metrics_of(report.study, report.found)]
-    rows = [
-        [one.run.arm.name, f"{one.run.seed}", one.status or "not run",
-         *(number(one.scores[name]) if name in one.scores else "" for name in names)]
-        for one in report.found
-    ]  # fmt: skip
-    blocks: list[Block] = [Heading("Every run"), Table(["cell", "seed", "ended", *names], rows)]
-    whys = [f"{one.run.name}: {one.why}" for one in report.found if one.why]
-    return [*blocks, Listed(whys)] if whys else blocks

@@ -47,6 +47,9 @@ STUDY = Study(
     )
     | {"paper": Scale("base", "ALBERT-base", topology="v5e:16x16")},
     notes=(
+        "The verdict is by a question that none of the three trains on. Whether B follows A is "
+        "what NSP trains on, which of two came first what SOP does: a cell is good at its own, and "
+        "that says little of the encoder.",
         "MLM losses are each on rows of the cell's own kind: half of NSP's second segments are of "
         "another document, half of SOP's pairs are swapped. They are no measure of one thing.",
         "At proxy scale the encoder is BERT's, with layers of their own; the paper's is ALBERT's.",

@@ -61,11 +61,10 @@ def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int 
     table = np.array([[scores[name][seed] for seed in seeds] for name in names])
     comparisons = max(family, len(names) - 1)
     if len(seeds) < 2 or len(names) < 2:
-        rows = {name: Row(float(np.mean(line)), _interval(line)) for name, line in _lines(scores)}
-        if seeds:
-            for name, line in zip(names[1:], table[1:], strict=True):
-                difference = float(np.mean(line - table[0]))
-                rows[name] = Row(rows[name].mean, rows[name].interval, difference)
+        rows = {baseline: Row(float(np.mean(table[0])), _interval(table[0]))}
+        for name, line in zip(names[1:], table[1:], strict=True):
+            difference = float(np.mean(line - table[0]))
+            rows[name] = Row(float(np.mean(line)), _interval(line), difference)
         return Judged(rows, tuple(seeds), None, 0, None, None)
     residuals, deviation, degrees = two_way(table)
     rounding = 1e-12 * float(np.max(np.abs(table)))
@@ -84,7 +83,7 @@ def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int 
         bounds = (found - limit * error, found + limit * error)
         rows[name] = Row(mean, interval, found, bounds, p)
     each = np.sqrt(np.sum(residuals**2, axis=-1))
-    spread = float(np.max(each) / np.min(each)) if noise and np.min(each) else None
+    spread = float(np.max(each) / max(np.min(each), rounding)) if noise else None
     effect = detectable(noise, len(seeds), comparisons, degrees)
     return Judged(rows, tuple(seeds), noise, degrees, effect, spread)
 
@@ -172,7 +171,3 @@ def _interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float] | Non
     error = float(np.std(scores, ddof=1)) / math.sqrt(count)
     reach, mean = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, float(np.mean(scores))
     return mean - reach, mean + reach
-
-
-def _lines(scores: Mapping[str, Mapping[int, float]]) -> list[tuple[str, list[float]]]:
-    return [(name, list(by_seed.values())) for name, by_seed in scores.items() if by_seed]

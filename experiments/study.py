@@ -5,6 +5,7 @@ have the same tokenizer, corpus and evaluation, whatever a cell says (plan.py se
 """
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,12 @@ BUDGETS = ("steps", "flops", "tokens", "time")
 @dataclass(frozen=True)
 class Metric:
     """A score of a finished run: a held-out one of metrics.jsonl, one of the frozen encoder's
-    (probe_mean, probe_continuation, probe_order), or task_... for those of fine-tuning."""
+    (probe_words, probe_continuation, probe_order), or task_... for those of fine-tuning."""
 
     name: str
     label: str
     lower: bool = False  # whether less is better
+    term: str = ""  # of the objective, that trains on this very question
 
     def better(self, difference: float) -> bool:
         return (difference < 0) == self.lower
@@ -34,10 +36,10 @@ class Metric:
 
 MLM_LOSS = Metric("eval_mlm_loss", "held-out MLM loss (nats)", lower=True)
 MLM_ACCURACY = Metric("eval_mlm_accuracy", "held-out MLM accuracy")
-CONTINUATION = Metric("probe_continuation", "frozen encoder: does B follow A?")
-ORDER = Metric("probe_order", "frozen encoder: which of A and B came first?")
-PROBE = Metric("probe_mean", "frozen encoder: mean of both questions")
-PROBES = (PROBE, CONTINUATION, ORDER)
+WORDS = Metric("probe_words", "frozen encoder: are the words in their order?")
+CONTINUATION = Metric("probe_continuation", "frozen encoder: does B follow A?", term="nsp")
+ORDER = Metric("probe_order", "frozen encoder: which of A and B came first?", term="sop")
+PROBES = (WORDS, CONTINUATION, ORDER)  # the first gives a verdict: no term trains on it
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ _MINI: dict[str, Value] = {
 
 def slots(rate: float, length: int) -> int:
     """Slots for all that a rate can choose in a row of this length."""
-    return -int(-rate * length // 1)
+    return math.ceil(round(rate * length, 6))
 
 
 def masked(rate: float, scale: Scale) -> dict[str, Value]:

@@ -61,7 +61,13 @@ STUDY = Study(
         "The baseline's steps say how large each budget is; the others take the steps that use it "
         "up. FLOPs are those of matrix products, a generator's among them.",
         "At proxy scale each is its preset for minutes, so ELECTRA has a generator of its own "
-        "width, all weights tied, and masks 15%, the others 30%; ALBERT's tables are half as wide.",
+        "width, all weights tied, and masks 15%, the others 30%; the tables of ALBERT and ELECTRA "
+        "are half as wide as their layers.",
+        "Beside MLM BERT trains on whether B follows A, ALBERT on which of two came first: these "
+        "questions are secondary. Of what cells train on, finding replaced tokens, which is "
+        "ELECTRA's, is the nearest to whether words are in their order.",
+        "RoBERTa's pairs have two [SEP] between A and B, which it trained without: it was never "
+        "shown a pair.",
         "ELECTRA's MLM is its generator's, and stands in no comparison. RoBERTa reads full "
         "sentences, so that its MLM loss is of other rows than that of the pairs of the others.",
     ),

@@ -20,7 +20,8 @@ BASE, OTHER = "80-10-10-15pc", "mask-only-15pc"
 # Every run is 12 steps of a tiny model, with an evaluation every 4.
 SMALL = [
     f"--config.model.vocab_size={tiny.VOCAB}", "--config.model.max_positions=64",
-    "--config.data.batch_size=8", "--config.train.steps=12", "--config.train.eval_examples=64",
+    "--config.data.sequence_length=64", "--config.data.batch_size=8", "--config.train.steps=12",
+    "--config.train.eval_examples=64",
 ]  # fmt: skip
 
 
@@ -81,11 +82,11 @@ def test_every_run_has_its_scores(study):
         ("80/10/10, 15%", 1, "done"), ("mask only, 15%", 1, "done"),
     ]  # fmt: skip
     for run in found["runs"]:
-        assert {"probe_mean", "probe_order", "probe_continuation"} < set(run["scores"])
+        assert {"probe_words", "probe_order", "probe_continuation"} < set(run["scores"])
         assert [point["step"] for point in run["curve"]] == [4, 8, 12]
         assert run["scores"]["eval_mlm_loss"] == run["curve"][-1]["scores"]["eval_mlm_loss"]
     first = found["comparisons"][0]
-    assert first["metric"] == "probe_mean" and first["judged"]["degrees"] == 1
+    assert first["metric"] == "probe_words" and first["judged"]["degrees"] == 1
 
 
 def test_cells_differ_in_what_they_vary_alone(study):
@@ -103,7 +104,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_report(study, corpus, tmp_path
     """SIGKILL of the study while a run trains, which lives on; what was done is not run again."""
     smoke = again(study, tmp_path / "copy", f"{BASE}/seed-1", f"{OTHER}/seed-1")
     before = (smoke / f"{BASE}/seed-0/metrics.jsonl").stat().st_mtime_ns
-    words = run_words(corpus, tmp_path / "copy")
+    words = run_words(corpus, tmp_path / "copy", "--jobs=2")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     training = smoke / f"{BASE}/seed-1"
@@ -123,7 +124,7 @@ def test_a_run_that_fails_stops_no_other(study, corpus, tmp_path):
     """Its workdir is a file. Mended, it alone is run."""
     smoke = again(study, tmp_path / "copy", f"{BASE}/seed-0", f"{OTHER}/seed-1")
     (smoke / f"{BASE}/seed-0").write_text("in the way")
-    words = run_words(corpus, tmp_path / "copy")
+    words = run_words(corpus, tmp_path / "copy", "--jobs=2")
     done = started(words)
     assert done.returncode == 2 and "error: 1 of 4 runs failed" in done.stderr
     assert "80/10/10, 15% seed 0: failed, pretrain: error:" in done.stdout
@@ -157,7 +158,7 @@ def test_dry_run_prints_what_would_be_started(corpus, tmp_path):
     done = started(words)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 4 * 3 and "bert_jax.prepare" in lines[0]
+    assert len(lines) == 1 + 4 * 3 and "which a study that is started writes" in lines[0]
     assert lines[1].startswith("python -m launch.slurm --name=s -- ")
     assert "--config.data.mask_token_share=1.0" in lines[4]
     assert "'--data=a b'" in lines[3] and "bert_jax.finetune" in lines[3]
@@ -173,6 +174,8 @@ def test_dry_run_prints_what_would_be_started(corpus, tmp_path):
         (["masking_rate", "--scale=smoke", "--config.data.bogus=1"], "there is no such field"),
         (["masking_rate", "--scale=smoke", "--config.model.num_heads=3"], "15%: "),
         (["masking_rate", "--scale=smoke", "--task=--data=x"], "name a config first"),
+        (["masking_rate", "--scale=smoke", "--config.seed=3"], "how many with --seeds"),
+        (["masking_rate", "--scale=smoke", "--config.data.mask_rate=0.2"], "masking_rate varies"),
     ],
 )
 def test_mistakes_are_told_in_a_line(words, said, tmp_path):
@@ -185,6 +188,21 @@ def test_another_study_in_the_same_folder_is_refused(study, corpus):
     done = started(run_words(corpus, study, "--config.optimizer.beta2=0.9"))
     assert done.returncode == 2
     assert "optimizer.beta2=0.98, and now it is 0.9: give the old value" in done.stderr
+
+
+def test_fewer_seeds_than_there_are_are_refused(study, corpus):
+    done = started(run_words(corpus, study, "--seeds=1"))
+    assert done.returncode == 2 and "has 2 already" in done.stderr
+
+
+def test_another_text_under_the_same_name_is_refused(study, corpus, tmp_path):
+    """The folder that the study began with was prepared anew from other text."""
+    shutil.copytree(study, tmp_path / "copy")
+    path = tmp_path / "copy" / STUDY / "smoke" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"corpus_sha256": "of another text"}))
+    done = started(run_words(corpus, tmp_path / "copy"))
+    assert done.returncode == 2 and "its text is another one" in done.stderr
 
 
 def test_a_report_of_nothing_says_what_to_start(tmp_path):
