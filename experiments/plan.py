@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from bert_jax.config import RunConfig, flat, from_mapping, nearest
+from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.objectives import build_objective
@@ -194,15 +194,16 @@ def check_vary(
     for name in given:
         if len({cell.settings[name] for cell in cells if name in cell.settings}) > 1:
             raise UserError(f"--config.{name}: is what {study.name} varies; leave it out")
-    seen: dict[RunConfig, str] = {}
+    seen: dict[str, str] = {}
     for cell in cells:
         config = config_of(study, scale, cell, cell_settings(study, scale, cell, given))
-        if config in seen:
+        key = json.dumps(to_mapping(config), sort_keys=True)
+        if key in seen:
             raise UserError(
-                f"{study.name}: {seen[config]} and {cell.name} are the same with "
+                f"{study.name}: {seen[key]} and {cell.name} are the same with "
                 f"{', '.join(f'--config.{name}' for name in given)}; leave out what is varied"
             )
-        seen[config] = cell.name
+        seen[key] = cell.name
 
 
 def shortest_row(study: Study, scale: Scale, given: Mapping[str, Value]) -> int:

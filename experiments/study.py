@@ -114,8 +114,8 @@ TOKENIZER: dict[str, Value] = {
 _SMALL: dict[str, Value] = {
     "model.vocab_size": 4096,
     "corpus.held_out": 0.1,
-    "data.batch_size": 64,
-    "train.eval_examples": 3072,
+    "data.batch_size": 32,
+    "train.eval_examples": 2048,
     "train.keep": 1,
 }
 _MINI: dict[str, Value] = {
@@ -154,7 +154,7 @@ def proxies(
     recipe: Mapping[str, Any] = MINUTES,
     smoke: tuple[str, ...] = (),
     cpu: Mapping[str, Value] | None = None,
-    steps: tuple[int, int, int] = (24, 600, 4000),
+    steps: tuple[int, int, int] = (24, 520, 4000),
 ) -> dict[str, Scale]:
     """Scales smoke, cpu and gpu of a study: `recipe` on small sizes, with so many steps each.
     `smoke`: the cells of the first."""
@@ -166,8 +166,8 @@ def proxies(
             steps[0], 2, smoke, evaluations=3,
         ),
         "cpu": Scale(
-            preset, "2 layers of width 128, rows of 32 tokens, batches of 64, for two cores",
-            {**recipe, **_SMALL, **(cpu or {})}, steps[1], 5,
+            preset, "2 layers of width 128, rows of 32 tokens, batches of 32, for two cores",
+            {**recipe, **_SMALL, **(cpu or {})}, steps[1], 5, evaluations=4,
         ),
         "gpu": Scale(
             preset, "4 layers of width 256, rows of 128 tokens, batches of 256, for one GPU",

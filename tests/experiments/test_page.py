@@ -49,8 +49,8 @@ def test_page_has_the_rows_and_the_curves(blocks):
     seen = Seen(page("made up", blocks)).counts
     assert seen["svg"] == 4, "differences, and curves on three axes"
     assert seen["path.line"] == seen["path.band"] == 3 * 3
-    assert seen["table"] == 3 and seen["g.whisker"] == 2
-    assert seen["tr"] == (1 + 3) + (1 + 3) + (1 + 9)  # cells, the paper's, every run
+    assert seen["table"] == 4 and seen["g.whisker"] == 2
+    assert seen["tr"] == 3 * (1 + 3) + (1 + 9)  # cells, what they took, the paper's, every run
 
 
 def test_page_needs_no_network(blocks):
@@ -119,7 +119,7 @@ def test_page_in_a_browser(blocks, tmp_path):
     assert 'data-ready="true"' in done.stdout, done.stderr
     (seen,) = re.findall(r'data-seen="([^"]*)"', done.stdout)
     seen = json.loads(seen.replace("&quot;", '"'))
-    assert seen["rows"] == [3, 3, 9] and seen["drawn"]
+    assert seen["rows"] == [3, 3, 3, 9] and seen["drawn"]
     assert seen["tip"].startswith("15%, step 5: ")
     assert seen["shown"] == "held-out MLM loss (nats) against FLOPs"
 

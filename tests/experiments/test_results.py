@@ -1,5 +1,6 @@
 """What a study found, from runs that are made up: who is compared, and what is said of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from experiments.plan import (
     overrides,
     preset,
 )
-from experiments.results import Found, Point, beside_paper, compare, verdict
+from experiments.results import Found, Point, beside_paper, comparable, compare, verdict
 from experiments.runs import Run
 from experiments.sections import Report, document
-from experiments.study import MLM_LOSS, Paper, Scale, Study
+from experiments.study import CONTINUATION, MLM_LOSS, WORDS, Paper, Scale, Study, slots
 
 CELLS = ("15%", "40%", "80%")
 STUDY = Study(
@@ -118,6 +119,50 @@ def test_what_was_not_run_is_said_to_be():
     assert one.judged.rows["40%"].differs
 
 
+def test_a_cell_that_has_just_begun_does_not_hold_up_the_others():
+    scores = {"a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {0: 1.0, 1: 2.0}, "c": {0: 1.0}, "d": {2: 1.0}}
+    assert list(comparable(scores, "a")) == ["a", "b"]
+    assert list(comparable({name: scores[name] for name in "ac"}, "a")) == ["a", "c"]
+    runs = found(CLEAR | {"40%": (4.5, None, None)})
+    said = [line.said for line in compare(PLAN, runs, MLM_LOSS, "steps").lines]
+    assert said == ["3 of 3", "1 of 3, too few", "3 of 3"]
+    runs = found(CLEAR | {"40%": (4.5, 4.6, None)})
+    said = [line.said for line in compare(PLAN, runs, MLM_LOSS, "steps").lines]
+    assert said == ["3 of 3, 2 compared", "2 of 3", "3 of 3, 2 compared"]
+
+
+def test_a_question_that_a_cell_trains_on_is_secondary():
+    runs = [
+        replace(one, scores={"probe_continuation": 0.6 + 0.01 * one.run.seed, "probe_words": 0.7},
+                terms=("mlm", "nsp") if one.run.arm.name == "40%" else ("mlm",))
+        for one in found(CLEAR)
+    ]  # fmt: skip
+    comparisons = [compare(PLAN, runs, metric, "steps") for metric in (WORDS, CONTINUATION)]
+    shown = text_of(document(Report(STUDY, PLAN, runs, comparisons, ["cpu"]), {}))
+    assert shown.count("A secondary figure") == 1
+    assert "A secondary figure: 40% has NSP, which trains on this question." in shown
+
+
+def test_scores_of_tasks_have_median_and_spread():
+    runs = [
+        replace(one, scores={"task_sst2_accuracy": score})
+        for one, score in zip(found(CLEAR), (0.8, 0.9, 0.82, 0.7, 0.7, 0.7, 0.6, 0.5, 0.4),
+                              strict=True)
+    ]  # fmt: skip
+    shown = text_of(document(Report(STUDY, PLAN, runs, [], ["cpu"]), {}))
+    row = "<td>15%</td><td>3 of 3</td><td>0.8200</td><td>0.8000</td><td>0.9000</td><td>0.0529</td>"
+    assert row in shown and "Fine-tuned: sst2 accuracy" in shown
+
+
+def test_what_each_cell_took_is_told():
+    shown = text_of(document(report(found(CLEAR)), {}))
+    assert "<td>40%</td><td>10</td><td>1000</td><td>1e+09</td><td>1</td>" in shown
+
+
+def test_slots_are_enough_and_no_more():
+    assert [slots(rate, 30) for rate in (0.1, 0.15, 0.3)] == [3, 5, 9]
+
+
 def test_one_seed_is_not_judged():
     one = compare(PLAN, found({name: losses[:1] for name, losses in CLEAR.items()}), MLM_LOSS,
                   "steps")  # fmt: skip
@@ -154,6 +199,16 @@ def test_equal_flops_are_equal():
     for arm in plan.of_budget("flops")[1:]:
         assert arm.flops == pytest.approx(base.flops, rel=1 / arm.steps)
     assert len({arm.steps for arm in plan.of_budget("flops")}) > 2
+
+
+def test_warmup_stays_its_share_where_a_budget_decides_the_steps():
+    """Of the paper's scale too, where each preset has a warm-up of its own."""
+    plan = build(studies.find("variants"), "paper", {"train.steps": 1000}, 5, {})
+    for arm in plan.arms:
+        family = arm.config.partition(".")[0].rpartition("/")[2]
+        own = preset(studies.find("variants"), studies.find("variants").scales["paper"], family)
+        share = own.optimizer.warmup_steps / own.train.steps
+        assert arm.settings["optimizer.warmup_steps"] == pytest.approx(share * arm.steps, abs=0.5)
 
 
 def test_settings_of_the_command_line_are_typed():
