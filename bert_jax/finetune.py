@@ -35,7 +35,7 @@ from bert_jax.errors import Preempted, UserError
 from bert_jax.files import lock, write_whole
 from bert_jax.kinds import KINDS, label_set, row_format
 from bert_jax.models.adapters import AdaptConfig, split
-from bert_jax.models.config import EncoderConfig
+from bert_jax.models.config import DTYPES, EncoderConfig
 from bert_jax.store import Folder, absolute, reach
 from bert_jax.task import TaskConfig
 from bert_jax.tasks.base import FineTuning
@@ -80,8 +80,12 @@ class FinetuneConfig:
         for name in ("epochs", "batch_size", "accumulation", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be 1 or more")
-        if self.patience < 0 or not 0 <= self.seed < 2**31:
-            raise UserError(f"patience={self.patience}, seed={self.seed}: must not be negative")
+        if self.patience < 0:
+            raise UserError(f"patience={self.patience}: must be 0, for never, or more")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed={self.seed}: must be from 0 to {2**31 - 1}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype={self.dtype!r}: must be one of {', '.join(DTYPES)}")
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be in [0, 1)")

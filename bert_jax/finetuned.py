@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from bert_jax.config import built
+from bert_jax.config import built, flat
 from bert_jax.data.labelled.batches import LabelledEvaluation
 from bert_jax.data.labelled.features import Examples
 from bert_jax.data.loader import read
@@ -53,10 +53,15 @@ def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
     moved."""
     texts = {
         name: json.dumps(asdict(values), indent=2) + "\n"
-        for name, values in ((CONFIG, config), (MODEL, model))
+        for name, values in ((MODEL, model), (CONFIG, config))  # killed between, it has the first
     }
-    if (workdir / CONFIG).exists() and _read(workdir / CONFIG, type(config)) != config:
-        raise UserError(_another(workdir, CONFIG))
+    if (workdir / CONFIG).exists():
+        if not is_finetuned(workdir):
+            raise UserError(
+                f"{workdir}: is the workdir of another program; give another --workdir, or this one "
+                f"as --init"
+            )
+        _check_same(workdir, CONFIG, asdict(_read(workdir / CONFIG, type(config))), asdict(config))
     if (workdir / MODEL).exists():
         began = _read_facts(workdir)
         began = replace(began, data=began.data or model.data)
@@ -72,17 +77,20 @@ def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
                 f"model that it was begun from (of a run that went on since, its checkpoint), or "
                 f"another --workdir to start anew"
             )
-        if mine != model:
-            raise UserError(_another(workdir, MODEL))
+        _check_same(workdir, MODEL, asdict(mine), asdict(model))
     for name, text in texts.items():
         write_whole(workdir / name, text)
 
 
-def _another(workdir: Folder, name: str) -> str:
-    return (
-        f"{workdir} was begun with another {name}; give what it says there to go on, or another "
-        f"--workdir to start anew"
-    )
+def _check_same(workdir: Folder, name: str, began: dict, now: dict) -> None:
+    """Raises UserError, which names what differs first."""
+    old, new = flat(began), flat(now)
+    for field in new:
+        if old.get(field) != new[field]:
+            raise UserError(
+                f"{workdir} was begun with {field}={old.get(field)!r} ({name}), and now it is "
+                f"{new[field]!r}; give the old value to go on, or another --workdir to start anew"
+            )
 
 
 def _read[Config](path: Folder, kind: type[Config]) -> Config:

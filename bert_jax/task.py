@@ -1,6 +1,7 @@
 """A fine-tuning task as a config names it: its kind, files, columns, labels and rows."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,16 @@ class TaskConfig:
                 found = [read(number) for number in getattr(self, name).split()]
             except ValueError:
                 found = [-1]
-            if any(number <= 0 for number in found):
+            if not all(0 < number < math.inf for number in found):
                 raise UserError(f"task.{name}={getattr(self, name)!r}: must be numbers above 0")
+        for name in ("stride", "max_answer_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"task.{name}={getattr(self, name)}: must be 1 or more")
+        if self.kind in ("classify", "regress", "choose") and self.label in parted(self.texts):
+            raise UserError(
+                f"task.label={self.label!r}: is one of task.texts={self.texts!r}, and would be "
+                f"learned from itself; name the column of the label"
+            )
 
     @property
     def buckets(self) -> list[int]:

@@ -84,7 +84,7 @@ def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monk
     assert finetune(config, encoder, tmp_path / "cut", mesh) == whole
 
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
-    with pytest.raises(UserError, match="begun with another config.json"):
+    with pytest.raises(UserError, match="begun with epochs=3 .config.json., and now it is 4"):
         finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
 
 
@@ -214,10 +214,15 @@ def test_a_field_that_was_not_there_yet_has_its_default(labelled, tmp_path):
             del values[field]
         (tmp_path / name).write_text(json.dumps(values))
     finetuned.begin(tmp_path, config, facts)
-    with pytest.raises(UserError, match="another config.json"):
+    with pytest.raises(UserError, match="begun with adapt.kind='' .config.json., and now it is"):
         finetuned.begin(tmp_path, replace(config, adapt=AdaptConfig("lora")), facts)
-    with pytest.raises(UserError, match="another model.json"):
+    with pytest.raises(UserError, match="begun with init='hf' .model.json., and now it is 'other'"):
         finetuned.begin(tmp_path, config, replace(facts, init="other"))
+    other = tmp_path / "pretrained"
+    other.mkdir()
+    (other / "config.json").write_text('{"model": {}}')
+    with pytest.raises(UserError, match="is the workdir of another program"):
+        finetuned.begin(other, config, facts)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(UserError, match="model.json: cannot be read"):
         finetuned.begin(tmp_path, config, facts)
@@ -276,6 +281,17 @@ def test_a_question_without_any_candidate_has_no_answer(encoder, labelled):
     scores, predictions = kind.judge(task, records, examples, outputs, None)
     assert np.isfinite(list(scores.values())).all()
     json.dumps(predictions, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_numbers_that_are_too_large_are_told(encoder, labelled, tmp_path, mesh, capsys):
+    """The held-out loss is then not finite."""
+    for name in ("train", "dev"):
+        rows = [{"sentence": "a b c", "label": number} for number in (1e30, -1e30, 1e30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TASKS["regress"] | {"label": "label"}
+    finetune(config_of(tmp_path, task=task, epochs=1), encoder, tmp_path / "run", mesh)
+    assert "held out loss is not finite" in capsys.readouterr().out
 
 
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):

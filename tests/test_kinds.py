@@ -43,6 +43,21 @@ def test_a_file_without_a_header(tmp_path):
     assert [(*one.texts, one.label) for one in records] == [("One.", "1"), ("Two one.", "0")]
 
 
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"class_weights": "nan 1"}, "task.class_weights='nan 1': must be numbers above 0"),
+        ({"class_weights": "inf 1"}, "must be numbers above 0"),
+        ({"kind": "answer", "max_answer_length": 0}, "task.max_answer_length=0: must be 1 or more"),
+        ({"kind": "answer", "stride": -1}, "task.stride=-1: must be 1 or more"),
+        ({"texts": "sentence label"}, "task.label='label': is one of task.texts="),
+    ],
+)  # fmt: skip
+def test_what_no_task_can_have(fields, message):
+    with pytest.raises(UserError, match=message):
+        TaskConfig(**fields)
+
+
 def test_columns_of_tags(tmp_path):
     (tmp_path / "train.txt").write_text("1 Ada NNP B-PER\n2 ran VB O\n")
     task = TaskConfig(kind="tag", data=str(tmp_path), train="train.txt", word=1)

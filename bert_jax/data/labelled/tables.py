@@ -147,11 +147,16 @@ def _fields(path: Path, delimiter: str, quoted: bool) -> Iterator[tuple[str, lis
             row = next(reader, None)
         except csv.Error as error:
             raise UserError(
-                f"{place}: {error} (quotation marks that do not close?); mend it, or say that the "
-                f"file is not quoted"
+                f"{place}: {error} (quotation marks that do not close?); mend it, or set "
+                f"task.quoted=false where they are characters as any other"
             ) from None
         if row is None:
             return
+        if delimiter == "\t" and any("\n" in field for field in row):
+            raise UserError(
+                f"{place}: between quotation marks a field goes on over lines, as no field of a "
+                f"TSV does; set task.quoted=false where they are characters as any other"
+            )
         if row:
             yield place, row
 
@@ -210,6 +215,11 @@ def _class(value: Any, place: str, column: str) -> str:
         raise UserError(
             f"{place}: the column {column} has no label ({value!r:.40}); write one, or leave the "
             f"row out"
+        )
+    if isinstance(value, str) and value != value.strip():
+        raise UserError(
+            f"{place}: the label {value!r:.40} begins or ends with a blank, and would be a class "
+            f"of its own; take it away"
         )
     return checked(str(value), place)
 
