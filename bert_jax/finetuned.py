@@ -58,8 +58,8 @@ def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
     if (workdir / CONFIG).exists():
         if not is_finetuned(workdir):
             raise UserError(
-                f"{workdir}: is the workdir of another program; give another --workdir, or this one "
-                f"as --init"
+                f"{workdir}: is the workdir of another program; give another --workdir, or this "
+                f"one as --init"
             )
         _check_same(workdir, CONFIG, asdict(_read(workdir / CONFIG, type(config))), asdict(config))
     if (workdir / MODEL).exists():
