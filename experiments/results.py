@@ -81,7 +81,7 @@ def _found(run: Run) -> Found:
         scores |= {f"probe_{name}": value for name, value in _read(run.workdir / PROBE).items()}
         for path in sorted((run.workdir / TASKS).glob("*/scores.json")):
             if path.parent.name in outcome["stages"]:
-                name, value = _task_score(path)
+                name, value = task_score(path)
                 scores[f"task_{path.parent.name}_{name}"] = value
     starts = run.workdir / "provenance.jsonl"
     lines = starts.read_text().splitlines() if starts.exists() else []
@@ -90,10 +90,10 @@ def _found(run: Run) -> Found:
     return Found(run, outcome["status"], why, scores, curve, provenance, _terms(run))
 
 
-def _task_score(path: Path) -> tuple[str, float]:
+def task_score(path: Path) -> tuple[str, float]:
     """The first score of a fine-tuning; of several seeds of it their median."""
     read = _read(path)
-    each = [one["scores"] for one in (read if isinstance(read, list) else [read])]
+    each = [one["scores"] for one in read.get("seeds", [read])]
     name = next(iter(each[0]))
     return name, statistics.median(scores[name] for scores in each)
 

@@ -1,5 +1,6 @@
 """What a study found, from runs that are made up: who is compared, and what is said of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,15 @@ from experiments.plan import (
     overrides,
     preset,
 )
-from experiments.results import Found, Point, beside_paper, comparable, compare, verdict
+from experiments.results import (
+    Found,
+    Point,
+    beside_paper,
+    comparable,
+    compare,
+    task_score,
+    verdict,
+)
 from experiments.runs import Run
 from experiments.sections import Report, document
 from experiments.study import CONTINUATION, MLM_LOSS, WORDS, Paper, Scale, Study, slots
@@ -225,3 +234,23 @@ def test_settings_of_the_command_line_are_typed():
     ):
         with pytest.raises(ValueError, match=said):
             overrides([word], like)
+
+
+@pytest.mark.parametrize(
+    "written, expected",
+    [
+        ({"step": 3, "epoch": 1, "scores": {"matthews": 0.2, "accuracy": 0.7}}, 0.2),
+        (
+            {
+                "scores": {"matthews": {"median": 0.3}},
+                "seeds": [{"scores": {"matthews": value}} for value in (0.1, 0.3, 0.4)],
+            },
+            0.3,
+        ),
+    ],
+)
+def test_the_score_of_a_task_is_its_first(tmp_path, written, expected):
+    """As bert_jax.finetune writes it, of one seed or of several."""
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(written))
+    assert task_score(path) == ("matthews", expected)
