@@ -45,7 +45,7 @@ STUDY = Study(
     ),
     family="albert",
     scales=proxies(
-        smoke=("E=H, not shared", "E<H, all"), steps=(24, 600, 5000),
+        smoke=("E=H, not shared", "E<H, all"), steps=(24, 1000, 5000),
         recipe={**MINUTES, "data.mask_units": "token"},
     )
     | {"paper": Scale("base", "ALBERT-base", topology="v5e:16x16")},

@@ -114,7 +114,7 @@ TOKENIZER: dict[str, Value] = {
 _SMALL: dict[str, Value] = {
     "model.vocab_size": 4096,
     "corpus.held_out": 0.1,
-    "data.batch_size": 32,
+    "data.batch_size": 64,
     "train.eval_examples": 2048,
     "train.keep": 1,
 }
@@ -154,10 +154,12 @@ def proxies(
     recipe: Mapping[str, Any] = MINUTES,
     smoke: tuple[str, ...] = (),
     cpu: Mapping[str, Value] | None = None,
-    steps: tuple[int, int, int] = (24, 520, 4000),
+    steps: tuple[int, int, int] = (24, 1000, 4000),
 ) -> dict[str, Scale]:
     """Scales smoke, cpu and gpu of a study: `recipe` on small sizes, with so many steps each.
-    `smoke`: the cells of the first."""
+    `smoke`: the cells of the first. A recipe's own rate is for batches of 128; where cells have
+    rates of their own, these stay."""
+    rate = {name: 2e-3 for name in recipe if name == "optimizer.learning_rate"}
     return {
         "smoke": Scale(
             preset, "2 layers of width 32: says only that it runs",
@@ -166,8 +168,8 @@ def proxies(
             steps[0], 2, smoke, evaluations=3,
         ),
         "cpu": Scale(
-            preset, "2 layers of width 128, rows of 32 tokens, batches of 32, for two cores",
-            {**recipe, **_SMALL, **(cpu or {})}, steps[1], 5, evaluations=4,
+            preset, "2 layers of width 128, rows of 32 tokens, batches of 64, for two cores",
+            {**recipe, **_SMALL, **rate, **(cpu or {})}, steps[1], 5, evaluations=4,
         ),
         "gpu": Scale(
             preset, "4 layers of width 256, rows of 128 tokens, batches of 256, for one GPU",

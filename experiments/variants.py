@@ -55,7 +55,7 @@ STUDY = Study(
         ),
     ),
     budgets=("flops", "tokens", "time"),
-    scales=proxies(recipe=SIZES, smoke=("BERT", "ELECTRA"), steps=(24, 400, 4000))
+    scales=proxies(recipe=SIZES, smoke=("BERT", "ELECTRA"), steps=(24, 1000, 4000))
     | {"paper": Scale("base", "the base models of the papers", topology="v5e:16x16")},
     notes=(
         "The baseline's steps say how large each budget is; the others take the steps that use it "
