@@ -40,6 +40,11 @@ def define_distributed() -> None:
     flags.DEFINE_integer("startup_timeout", 300, "seconds to wait for all processes", lower_bound=1)
 
 
+def make_deterministic() -> None:
+    """The same bits each time on a GPU too. Read when the backend is made: call it before."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+
+
 def run_fields() -> Mapping[str, Any]:
     return to_mapping(RunConfig(objective=dict.fromkeys(TERMS | REPLACED_TERMS, 0.0)))
 

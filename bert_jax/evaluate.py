@@ -33,8 +33,9 @@ from bert_jax import cli, finetuned, pretrained, progress, pseudo_likelihood
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
+from bert_jax.kinds import KINDS, Outputs, row_format
 from bert_jax.store import Folder, reach
-from bert_jax.task import KINDS, Outputs, TaskConfig, read_task, row_format
+from bert_jax.task import TaskConfig, read_task
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.scores import METRICS
 from bert_jax.tasks.scores.answers import each_question
@@ -126,7 +127,7 @@ def evaluate(model: str, data: str = "", file: str = "") -> Evaluation:
         )
     task, kind = replace(task, data=data or task.data), KINDS[task.kind]
     name = file or task.dev
-    records = list(kind.read(task, task.file(name), True))
+    records = list(kind.read(task, task.file(name)))
     labels = LabelSet.given(source.labels) if kind.named else None
     form = row_format(task, source.config)
     examples = kind.examples(task, records, source.tokenizer, form, labels)

@@ -8,8 +8,9 @@ the files that task.train and task.dev name; any field can be set, as --config.e
 --seeds=N the task is trained N times, from config.seed on, in WORKDIR/seed-K, and the spread is
 told: of small tasks one seed says little. On SIGTERM it saves the step that it is at and leaves
 with status 143; the same command again goes on from there or, killed in another way, after the last
-epoch that was finished, to the same numbers. The workdir then holds config.json, model.json,
-tokenizer/, checkpoints/, metrics.jsonl, and scores.json and predictions.jsonl of the best epoch.
+epoch that was finished, to the same numbers (on a GPU with --config.deterministic=True). The
+workdir then holds config.json, model.json, tokenizer/, checkpoints/, metrics.jsonl, and scores.json
+and predictions.jsonl of the best epoch.
 With --config.adapt.kind=lora or bottleneck all of MODEL stays as it is: adapters and the head are
 what is trained, and what the checkpoints hold.
 """
@@ -32,12 +33,13 @@ from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.loader import read
 from bert_jax.errors import Preempted, UserError
 from bert_jax.files import lock, write_whole
+from bert_jax.kinds import KINDS, label_set, row_format
 from bert_jax.models.adapters import AdaptConfig, split
-from bert_jax.models.config import EncoderConfig
+from bert_jax.models.config import DTYPES, EncoderConfig
 from bert_jax.store import Folder, absolute, reach
-from bert_jax.task import KINDS, TaskConfig, best_of, label_set, row_format, told_of
+from bert_jax.task import TaskConfig
 from bert_jax.tasks.base import FineTuning
-from bert_jax.tasks.scores.spread import over_seeds
+from bert_jax.tasks.scores.spread import Spread, over_seeds
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.depth import DepthConfig, scale_by_depth
 from bert_jax.training.feed import Feed
@@ -66,6 +68,7 @@ class FinetuneConfig:
     dropout: float = 0.1  # A.3, everywhere
     dtype: str = "float32"
     patience: int = 0  # epochs without a better score, after which it ends; 0: never
+    deterministic: bool = False  # the same bits each time on a GPU too, at some cost
     log_every: int = 10
     # A.3: 5e-5, 3e-5 or 2e-5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -77,8 +80,12 @@ class FinetuneConfig:
         for name in ("epochs", "batch_size", "accumulation", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be 1 or more")
-        if self.patience < 0 or not 0 <= self.seed < 2**31:
-            raise UserError(f"patience={self.patience}, seed={self.seed}: must not be negative")
+        if self.patience < 0:
+            raise UserError(f"patience={self.patience}: must be 0, for never, or more")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed={self.seed}: must be from 0 to {2**31 - 1}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype={self.dtype!r}: must be one of {', '.join(DTYPES)}")
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be in [0, 1)")
@@ -104,6 +111,8 @@ def main() -> None:
     if values.data:
         config = replace(config, task=replace(config.task, data=values.data))
     workdir, init = reach(cli.required("workdir")), cli.required("init")
+    if config.deterministic:
+        cli.make_deterministic()
     preemption = Preemption()
     mesh = build_mesh(config.mesh)
     check_batch(mesh, config.batch_size, config.accumulation, "accumulation")
@@ -116,8 +125,9 @@ def main() -> None:
             print(f"seed {seed}")
             folder = workdir / f"seed-{seed}"
             found.append(finetune(replace(config, seed=seed), init, folder, mesh, preemption))
-        tell(config.task, found)
-        write_whole(workdir / finetuned.SCORES, json.dumps(found, indent=2) + "\n")
+        spreads = {name: asdict(spread) for name, spread in tell(config.task, found).items()}
+        told = {"scores": spreads, "seeds": found}
+        write_whole(workdir / finetuned.SCORES, json.dumps(told, indent=2) + "\n")
 
 
 def finetune(
@@ -134,15 +144,14 @@ def finetune(
     # The model that it begins from, and what is labelled.
     source = pretrained.load(init)
     tokenizer = source.tokenizer
-    files = task.train, task.dev
-    records = {name: list(kind.read(task, task.file(name), True)) for name in files}
-    labels = label_set(task, records[task.train])
+    train_records, records = (list(kind.read(task, task.file(n))) for n in (task.train, task.dev))
+    labels = label_set(task, train_records)
     form = row_format(task, source.config)
-    train, dev = (kind.examples(task, records[name], tokenizer, form, labels) for name in files)
-    print(
-        f"{len(train)} examples, {train.cut} cut to {task.max_length} tokens; to score "
-        f"{len(dev)}, {dev.cut} cut" + (f"; labels {' '.join(labels.names)}" if labels else "")
-    )
+    train = kind.examples(task, train_records, tokenizer, form, labels)
+    dev = kind.examples(task, records, tokenizer, form, labels)
+    print(f"to train: {train.told()}; to score: {dev.told()} (rows of {task.max_length})")
+    if labels:
+        print(f"labels {' '.join(labels.names)}")
 
     # What is learned, and how.
     objective = FineTuning(kind.learned(task, labels), adapt=config.adapt)
@@ -152,12 +161,11 @@ def finetune(
     )  # fmt: skip
     config.adapt.check_fits(model)
     check_divides(mesh, model)
-    batches = LabelledBatches(train, task.buckets, config.batch_size, config.seed, 1 << 30)
-    epoch_steps = batches.steps_per_epoch
-    steps = config.epochs * epoch_steps
-    optimizer = replace(config.optimizer, warmup_steps=math.ceil(config.warmup * steps))
+    batches = LabelledBatches(train, task.buckets, config.batch_size, config.seed, config.epochs)
+    epoch_steps, steps = batches.steps_per_epoch, len(batches)
+    warmup = min(math.ceil(config.warmup * steps), steps - 1)
     tx = optax.chain(
-        build_optimizer(optimizer, steps),
+        build_optimizer(replace(config.optimizer, warmup_steps=warmup), steps),
         scale_by_depth(config.depth, model.num_layers, epoch_steps),
     )
 
@@ -171,7 +179,8 @@ def finetune(
     if frozen:
         print(f"{_size(trained):,} parameters are trained, {_size(frozen):,} stay as they are")
     del source  # else the arrays of its parameters would stay
-    facts = _facts(config, init, objective, model, labels, frozen)
+    data = finetuned.fingerprint(train, dev)
+    facts = _facts(config, init, objective, model, labels, frozen, data)
 
     # The workdir, and the state: from the newest checkpoint, else from the model.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -195,7 +204,18 @@ def finetune(
     kept = [record for record in read_metrics(workdir) if record["step"] <= start]
     history = [record for record in kept if "eval_loss" in record]
     rates, lengths = Rates(began), set[int]()
-    with progress.training(start, steps, "fine-tuning", told_of(task)) as shown:
+
+    def score() -> tuple[float, dict[str, float], list[dict[str, Any]]]:
+        outputs, loss = finetuned.outputs(
+            forward, objective, nnx.merge_state(state.parameters, frozen), dev, task.buckets,
+            config.batch_size, mesh,
+        )  # fmt: skip
+        return loss, *kind.judge(task, records, dev, outputs, labels)
+
+    if _is_best(task, history, start) and finetuned.scored(workdir) != start:
+        # It was killed after the checkpoint of its best epoch, before what is told of it.
+        finetuned.write_scores(workdir, start, start // epoch_steps, *score()[1:])
+    with progress.training(start, steps, "fine-tuning", task.told) as shown:
         writer = MetricsWriter(workdir, kept)
         lagged = LaggedMetrics(writer, shown, _MAX_SKIPPED)
         step, stop = start, False
@@ -216,21 +236,19 @@ def finetune(
             if step % epoch_steps == 0:
                 jax.block_until_ready(numbers)
                 with rates.aside("evaluation"):
-                    outputs, loss = finetuned.outputs(
-                        forward, objective, nnx.merge_state(state.parameters, frozen), dev,
-                        task.buckets, config.batch_size, mesh,
-                    )  # fmt: skip
-                scores, predictions = kind.judge(task, records[task.dev], dev, outputs, labels)
+                    loss, scores, predictions = score()
                 record = {f"eval_{name}": value for name, value in scores.items()}
                 lagged.hold(step, {"epoch": step // epoch_steps, "eval_loss": loss} | record)
                 with rates.aside("saving"):
                     lagged.write()
                     writer.sync()
                     history.append({"step": step, "eval_loss": loss} | record)
-                    if _best(task, history)["step"] == step:
-                        finetuned.write_scores(workdir, step, step // epoch_steps, scores)
-                        finetuned.write_predictions(workdir, predictions)
                     checkpoints.save(step, state, _rank(task, history))
+                    if _is_best(task, history, step):
+                        checkpoints.wait()  # scores.json names no checkpoint that is not there
+                        finetuned.write_scores(
+                            workdir, step, step // epoch_steps, scores, predictions
+                        )
             stop = preemption is not None and preemption.reached()
             if stop and step % epoch_steps:
                 # Without a score it is kept until the next is saved, and never taken for the best.
@@ -252,27 +270,29 @@ def _size(parameters: nnx.State) -> int:
 
 def _facts(
     config: FinetuneConfig, init: str, objective: FineTuning, model: EncoderConfig,
-    labels: LabelSet | None, frozen: nnx.State,
+    labels: LabelSet | None, frozen: nnx.State, data: str,
 ) -> finetuned.FineTuned:  # fmt: skip
     """What the workdir says of itself. A base will be read again, from wherever that is done."""
     base = pretrained.fingerprint(frozen) if frozen else ""
     return finetuned.FineTuned(
         str(absolute(reach(init))) if base else init, objective.task.name, model,
-        labels.names if labels else (), config.adapt, base,
+        labels.names if labels else (), config.adapt, base, data,
     )  # fmt: skip
 
 
 def _best(task: TaskConfig, history: list[dict]) -> dict:
     """The first epoch of the highest score."""
-    return max(history, key=lambda record: record[f"eval_{best_of(task)}"])
+    return max(history, key=lambda record: record[f"eval_{task.best}"])
+
+
+def _is_best(task: TaskConfig, history: list[dict], step: int) -> bool:
+    return bool(history) and _best(task, history)["step"] == step
 
 
 def _rank(task: TaskConfig, history: list[dict]) -> float:
     """Of the newest epoch, lower for a better one. Of equal scores the first is the best, so that
     its checkpoint is the one that is kept."""
-    newest, best = (
-        record[f"eval_{best_of(task)}"] for record in (history[-1], _best(task, history))
-    )
+    newest, best = (record[f"eval_{task.best}"] for record in (history[-1], _best(task, history)))
     if history[-1] is _best(task, history):
         return -newest
     return max(-newest, math.nextafter(-best, math.inf))
@@ -285,14 +305,18 @@ def _ended(config: FinetuneConfig, history: list[dict]) -> bool:
     return len(history) - 1 - place >= config.patience
 
 
-def tell(task: TaskConfig, found: list[dict[str, Any]]) -> None:
-    """A line a score; of several seeds the median and the range."""
-    for name in found[0]["scores"]:
-        spread = over_seeds([one["scores"].get(name, 0.0) for one in found])
+def tell(task: TaskConfig, found: list[dict[str, Any]]) -> dict[str, Spread]:
+    """A line a score; of several seeds the median and the range. Returns them."""
+    spreads = {
+        name: over_seeds([one["scores"].get(name, 0.0) for one in found])
+        for name in found[0]["scores"]
+    }
+    for name, spread in spreads.items():
         between = f" ({spread.lowest:.4f} to {spread.highest:.4f})" if spread.runs > 1 else ""
         print(f"{name} {spread.median:.4f}{between}")
     if len(found) > 1:
-        print(f"medians of {len(found)} seeds, each of its epoch of the best {best_of(task)}")
+        print(f"medians of {len(found)} seeds, each of its epoch of the best {task.best}")
+    return spreads
 
 
 if __name__ == "__main__":

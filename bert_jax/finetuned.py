@@ -1,5 +1,6 @@
 """A fine-tuned model: what its workdir says of it, and its outputs on examples."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from bert_jax.config import built
+from bert_jax.config import built, flat
 from bert_jax.data.labelled.batches import LabelledEvaluation
 from bert_jax.data.labelled.features import Examples
 from bert_jax.data.loader import read
@@ -31,7 +32,7 @@ Forward = Callable[[nnx.State, Batch], tuple[Float[Array, "B *each C"], Losses]]
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What model.json says of a fine-tuned model.
+    """What model.json says of a fine-tuned model. `data`: a fingerprint of the examples.
 
     Where adapters were trained, the checkpoints hold what was trained alone. The rest is in the
     MODEL `init`, and `base` is the fingerprint of it.
@@ -43,6 +44,7 @@ class FineTuned:
     labels: tuple[str, ...]
     adapt: AdaptConfig = PLAIN
     base: str = ""
+    data: str = ""
 
 
 def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
@@ -51,12 +53,23 @@ def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
     moved."""
     texts = {
         name: json.dumps(asdict(values), indent=2) + "\n"
-        for name, values in ((CONFIG, config), (MODEL, model))
+        for name, values in ((MODEL, model), (CONFIG, config))  # killed between, it has the first
     }
-    if (workdir / CONFIG).exists() and _read(workdir / CONFIG, type(config)) != config:
-        raise UserError(_another(workdir, CONFIG))
+    if (workdir / CONFIG).exists():
+        if not is_finetuned(workdir):
+            raise UserError(
+                f"{workdir}: is the workdir of another program; give another --workdir, or this "
+                f"one as --init"
+            )
+        _check_same(workdir, CONFIG, asdict(_read(workdir / CONFIG, type(config))), asdict(config))
     if (workdir / MODEL).exists():
         began = _read_facts(workdir)
+        began = replace(began, data=began.data or model.data)
+        if began.data != model.data and replace(began, data=model.data) == model:
+            raise UserError(
+                f"{workdir} was begun with other examples or another tokenizer; bring back the "
+                f"files that it was begun with, or give another --workdir to start anew"
+            )
         mine = replace(began, init=model.init) if model.base else began
         if mine != model == replace(mine, base=model.base):
             raise UserError(
@@ -64,17 +77,20 @@ def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
                 f"model that it was begun from (of a run that went on since, its checkpoint), or "
                 f"another --workdir to start anew"
             )
-        if mine != model:
-            raise UserError(_another(workdir, MODEL))
+        _check_same(workdir, MODEL, asdict(mine), asdict(model))
     for name, text in texts.items():
         write_whole(workdir / name, text)
 
 
-def _another(workdir: Folder, name: str) -> str:
-    return (
-        f"{workdir} was begun with another {name}; give what it says there to go on, or another "
-        f"--workdir to start anew"
-    )
+def _check_same(workdir: Folder, name: str, began: dict, now: dict) -> None:
+    """Raises UserError, which names what differs first."""
+    old, new = flat(began), flat(now)
+    for field in new:
+        if old.get(field) != new[field]:
+            raise UserError(
+                f"{workdir} was begun with {field}={old.get(field)!r} ({name}), and now it is "
+                f"{new[field]!r}; give the old value to go on, or another --workdir to start anew"
+            )
 
 
 def _read[Config](path: Folder, kind: type[Config]) -> Config:
@@ -90,7 +106,7 @@ def _read_facts(workdir: Folder) -> FineTuned:
         return FineTuned(
             facts["init"], facts["head"], built(EncoderConfig, facts["model"]),
             tuple(facts["labels"]), built(AdaptConfig, facts.get("adapt", {})),
-            facts.get("base", ""),
+            facts.get("base", ""), facts.get("data", ""),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -116,6 +132,16 @@ def read_model(workdir: Folder) -> tuple[FineTuned, int]:
         raise UserError(
             f"{workdir / SCORES}: cannot be read ({error}); bring back a copy"
         ) from error
+
+
+def fingerprint(*examples: Examples) -> str:
+    """Of all that is learned from them, and scored: token ids, rows and labels."""
+    found = hashlib.sha256()
+    for one in examples:
+        for array in (one.input_ids, one.begins, one.seconds, one.labels, one.weights, one.owners):
+            found.update(f"{array.dtype.str} {array.shape} ".encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def make_forward(objective: FineTuning, model: EncoderConfig) -> Forward:
@@ -149,9 +175,22 @@ def outputs(
     return found, amount / max(weight, 1e-9)
 
 
-def write_scores(workdir: Folder, step: int, epoch: int, scores: Mapping[str, float]) -> None:
+def write_scores(
+    workdir: Folder, step: int, epoch: int, scores: Mapping[str, float],
+    predictions: Iterable[Mapping[str, Any]],
+) -> None:  # fmt: skip
+    """The best epoch's; the scores last, so that they are there where all is."""
+    write_predictions(workdir, predictions)
     values = {"step": step, "epoch": epoch, "scores": dict(scores)}
     write_whole(workdir / SCORES, json.dumps(values, indent=2) + "\n")
+
+
+def scored(workdir: Folder) -> int | None:
+    """The step that scores.json tells of; None where there is none that can be read."""
+    try:
+        return int(read_scores(workdir)["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_scores(workdir: Folder) -> dict[str, Any]:

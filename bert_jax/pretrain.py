@@ -19,7 +19,6 @@ gs://BUCKET/FOLDER.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,10 +75,8 @@ def main() -> None:
             f"--profile={flags.FLAGS.profile}: the run has {config.train.steps} steps; name steps "
             f"of these"
         )
-    if config.train.deterministic:  # read when the backend is made
-        os.environ["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-        )
+    if config.train.deterministic:
+        cli.make_deterministic()
     cli.distributed()
     preemption = Preemption(SMOKE_SECONDS if smoke else None)
     mesh = build_mesh(

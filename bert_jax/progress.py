@@ -99,7 +99,7 @@ def training(
                 found = {name.removeprefix("eval_"): value for name, value in record.items()
                          if name.startswith("eval_")}  # fmt: skip
                 told = "  ".join(
-                    f"{name} {value:.4f}"
+                    f"{name} {'not finite' if value is None else f'{value:.4f}'}"
                     for name, value in found.items()
                     if name in scores or name.endswith(("loss", "accuracy"))
                 )

@@ -27,9 +27,9 @@ from bert_jax.data.labelled.windows import windowed_texts
 from bert_jax.data.sources.reading import lines
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.errors import UserError
+from bert_jax.kinds import rows_of
 from bert_jax.objectives.mlm import cross_entropy, word_embedding
 from bert_jax.pretrained import Pretrained
-from bert_jax.task import rows_of
 from bert_jax.tasks.scores.spread import Interval, bootstrap
 
 MASKS = ("token", "word")

@@ -77,6 +77,8 @@ def held_out(seed: int, workdir: Folder) -> str:
     """The last held-out scores, in sentences."""
     last = read_metrics(workdir)[-1]
     lines = [f"held out after {last['step']} steps, seed {seed}:"]
+    if "eval_loss" in last and last["eval_loss"] is None:
+        return f"{lines[0]} no finite loss"
     if "eval_mlm_loss" in last:
         loss, unigram = last["eval_mlm_loss"], last["eval_unigram_loss"]
         lines.append(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from bert_jax import finetuned, pretrained
 from bert_jax.data.labelled.features import RowFormat
 from bert_jax.errors import Preempted, UserError
 from bert_jax.finetune import finetune
+from bert_jax.kinds import KINDS
 from bert_jax.models.adapters import AdaptConfig
-from bert_jax.task import KINDS, TaskConfig
+from bert_jax.task import TaskConfig
 from bert_jax.tasks.base import FineTuning
 from bert_jax.tasks.sentences import Classification
 from bert_jax.training.depth import DepthConfig, scale_by_depth
@@ -82,8 +84,37 @@ def test_it_goes_on_after_the_last_epoch(encoder, labelled, tmp_path, mesh, monk
     assert finetune(config, encoder, tmp_path / "cut", mesh) == whole
 
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
-    with pytest.raises(UserError, match="begun with another config.json"):
+    with pytest.raises(UserError, match="begun with epochs=3 .config.json., and now it is 4"):
         finetune(replace(config, epochs=4), encoder, tmp_path / "cut", mesh)
+
+
+def test_killed_between_a_checkpoint_and_its_scores(encoder, labelled, tmp_path, mesh, monkeypatch):
+    config = config_of(labelled, epochs=1)
+    whole = finetune(config, encoder, tmp_path / "whole", mesh)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuned, "write_scores", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finetune(config, encoder, tmp_path / "cut", mesh)
+    assert not (tmp_path / "cut" / finetuned.SCORES).exists()
+    assert finetune(config, encoder, tmp_path / "cut", mesh) == whole
+    one, other = (tmp_path / name / finetuned.PREDICTIONS for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_other_data_in_the_same_workdir_is_refused(encoder, labelled, tmp_path, mesh):
+    copy = tmp_path / "data"
+    shutil.copytree(labelled, copy)
+    config = config_of(copy, epochs=1)
+    finetune(config, encoder, tmp_path / "run", mesh)
+    lines = (copy / "dev.jsonl").read_text().splitlines(keepends=True)
+    (copy / "dev.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match="was begun with other examples or another tokenizer"):
+        finetune(config, encoder, tmp_path / "run", mesh)
+
+
+def test_a_run_of_one_step(encoder, labelled, tmp_path, mesh):
+    found = finetune(config_of(labelled, epochs=1, batch_size=96), encoder, tmp_path / "run", mesh)
+    assert found["step"] == 1
 
 
 def test_a_baseline_has_the_sizes_alone(encoder, labelled, tmp_path, mesh):
@@ -183,10 +214,15 @@ def test_a_field_that_was_not_there_yet_has_its_default(labelled, tmp_path):
             del values[field]
         (tmp_path / name).write_text(json.dumps(values))
     finetuned.begin(tmp_path, config, facts)
-    with pytest.raises(UserError, match="another config.json"):
+    with pytest.raises(UserError, match="begun with adapt.kind='' .config.json., and now it is"):
         finetuned.begin(tmp_path, replace(config, adapt=AdaptConfig("lora")), facts)
-    with pytest.raises(UserError, match="another model.json"):
+    with pytest.raises(UserError, match="begun with init='hf' .model.json., and now it is 'other'"):
         finetuned.begin(tmp_path, config, replace(facts, init="other"))
+    other = tmp_path / "pretrained"
+    other.mkdir()
+    (other / "config.json").write_text('{"model": {}}')
+    with pytest.raises(UserError, match="is the workdir of another program"):
+        finetuned.begin(other, config, facts)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(UserError, match="model.json: cannot be read"):
         finetuned.begin(tmp_path, config, facts)
@@ -237,7 +273,7 @@ def test_a_question_without_any_candidate_has_no_answer(encoder, labelled):
     """Every span is longer than an answer may be."""
     task = config_of(labelled, task=TASKS["answer"] | {"max_answer_length": 1}).task
     kind, words = KINDS["answer"], pretrained.load(encoder).tokenizer
-    records = list(kind.read(task, task.file(task.dev), True))
+    records = list(kind.read(task, task.file(task.dev)))
     examples = kind.examples(task, records, words, RowFormat(32, 2), None)
     outputs = [
         np.stack([np.arange(32.0), -np.arange(32.0)], axis=-1) for _ in range(len(examples))
@@ -245,6 +281,17 @@ def test_a_question_without_any_candidate_has_no_answer(encoder, labelled):
     scores, predictions = kind.judge(task, records, examples, outputs, None)
     assert np.isfinite(list(scores.values())).all()
     json.dumps(predictions, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_numbers_that_are_too_large_are_told(encoder, labelled, tmp_path, mesh, capsys):
+    """The held-out loss is then not finite."""
+    for name in ("train", "dev"):
+        rows = [{"sentence": "a b c", "label": number} for number in (1e30, -1e30, 1e30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TASKS["regress"] | {"label": "label"}
+    finetune(config_of(tmp_path, task=task, epochs=1), encoder, tmp_path / "run", mesh)
+    assert "held out loss not finite" in capsys.readouterr().out
 
 
 def test_early_stopping_keeps_the_best(encoder, labelled, tmp_path, mesh):
@@ -340,6 +387,9 @@ def test_the_program_trains_seeds_and_refuses_in_one_line(encoder, labelled, tmp
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         "seed-0", "seed-1", "scores.json",
     }  # fmt: skip
+    told = json.loads((tmp_path / "runs" / "scores.json").read_text())
+    each = [one["scores"]["accuracy"] for one in told["seeds"]]
+    assert told["scores"]["accuracy"]["median"] == sum(each) / 2
     for wrong, said in (
         ("--config.task.kind=guess", "must be one of classify"),
         ("--config.task.kinds=tag", "did you mean task.kind?"),

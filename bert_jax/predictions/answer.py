@@ -9,10 +9,11 @@ from bert_jax import pretrained
 from bert_jax.data.labelled.question_features import best_answers, question_examples
 from bert_jax.data.labelled.records import QuestionRecord
 from bert_jax.errors import UserError
+from bert_jax.kinds import longest_question
 from bert_jax.predictions import lines
 from bert_jax.predictions.base import Asked, logits_of, note, outputs, row_form
 from bert_jax.predictions.lines import Line
-from bert_jax.task import TaskConfig, longest_question, read_task
+from bert_jax.task import TaskConfig, read_task
 from bert_jax.tasks.tokens import Answer as AnswerTask
 
 _LENGTH = 384  # of rows, where no config says it: that of the released code

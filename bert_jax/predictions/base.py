@@ -17,10 +17,10 @@ from bert_jax.data.labelled.batches import form_batch
 from bert_jax.data.labelled.features import Examples, RowFormat
 from bert_jax.data.labelled.windows import windowed_texts
 from bert_jax.errors import UserError
+from bert_jax.kinds import rows_of
 from bert_jax.predictions import lines
 from bert_jax.predictions.lines import Line
 from bert_jax.pretrained import Pretrained
-from bert_jax.task import rows_of
 from bert_jax.tasks.base import FineTuning, Task
 
 BATCH = 32  # rows at the most

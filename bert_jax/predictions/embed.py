@@ -29,7 +29,8 @@ class Embed(Asked):
 
     --pool: the mean of the text's tokens, [CLS] and [SEP] among them, their maximum, or that of
     [CLS] (as it leaves the last layer: no pooler is used). A line is a text or, with --json,
-    {"text": ...}. Out, a line each: {"text": ..., "embedding": [0.123, ...]}.
+    {"text": ...} or a pair as one row, {"texts": [..., ...]}. Out, a line each:
+    {"text": ..., "embedding": [0.123, ...]}.
     """
 
     @staticmethod
@@ -46,7 +47,7 @@ class Embed(Asked):
         self.blank = not arguments.json
 
     def read(self, line: Line) -> tuple[str, ...]:
-        return lines.read_text(line, self._json, pairs=False)
+        return lines.read_text(line, self._json)
 
     def answer(self, requests: list[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
         for texts, vector in zip(requests, self._embedder(requests), strict=True):

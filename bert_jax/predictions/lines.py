@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def stdin_chunks(descriptor: int) -> Iterator[list[Line]]:
             )
         for other in others:
             number += 1
-            text = rest.decode(errors="replace").removesuffix("\r")
+            text = _text(bytes(rest), number).removesuffix("\r")
             chunk.append(Line(text.removeprefix("\ufeff") if number == 1 else text,
                               f"stdin:{number}"))  # fmt: skip
             size += len(text)
@@ -61,6 +62,18 @@ def stdin_chunks(descriptor: int) -> Iterator[list[Line]]:
                 chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _text(line: bytes, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        print(
+            f"note: stdin:{number}: is not UTF-8 at byte {error.start + 1}; U+FFFD stands for what "
+            f"cannot be read",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        return line.decode(errors="replace")
 
 
 def _read(descriptor: int) -> bytes:

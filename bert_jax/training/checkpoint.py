@@ -102,7 +102,7 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, eval_loss: float | None = None) -> None:
         """Begin to write; training may go on and donate `state`. What was begun before is waited
         for, so its error, if it had one, is raised here. `eval_loss`: of these parameters, where
-        it is known."""
+        it is known, or any number that is lower for better ones."""
         facts = {"digest": [int(number) for number in jax.device_get(self._digest(state))]}
         metrics = None if eval_loss is None else {"eval_loss": eval_loss}
         try:

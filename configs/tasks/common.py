@@ -22,6 +22,7 @@ def recipe(task: Mapping[str, Any], differences: Mapping[str, Any]) -> ConfigDic
             dropout=0.1,
             dtype="float32",
             patience=0,
+            deterministic=False,
             log_every=10,
             task=dict(
                 kind="classify",
@@ -30,6 +31,9 @@ def recipe(task: Mapping[str, Any], differences: Mapping[str, Any]) -> ConfigDic
                 dev="dev.jsonl",
                 texts="sentence",
                 label="label",
+                header="",
+                word=0,
+                tag=-1,
                 labels="",
                 class_weights="",
                 quoted=True,

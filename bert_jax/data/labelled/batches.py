@@ -12,7 +12,6 @@ from jaxtyping import Int
 
 from bert_jax.data.draws import Purpose, key, permute
 from bert_jax.data.labelled.features import Examples
-from bert_jax.data.share import WHOLE, Share
 from bert_jax.errors import UserError
 
 HostBatch = dict[str, np.ndarray]
@@ -63,7 +62,7 @@ class Buckets:
         return int(self._lengths[self._bucket(batch)])
 
     def numbers(self, batch: int, order: np.ndarray | None) -> Int[np.ndarray, "B"]:
-        """The examples of a batch of all hosts; −1 of rows that fill it. `order`: a key to
+        """The examples of a batch; −1 of rows that fill it. `order`: a key to
         shuffle them by, None for their own order."""
         bucket = self._bucket(batch)
         before = int(self._ends[bucket - 1]) if bucket else 0
@@ -95,73 +94,60 @@ class Buckets:
 
 
 class LabelledBatches:
-    """batches[s]: this host's rows of global batch s of training, for s in range(steps), in any
-    order of asking. Every example comes once an epoch; which are together, and in which order the
-    batches come, is drawn anew from (seed, epoch)."""
+    """batches[s]: batch s of training, for s in range(epochs * steps_per_epoch), in any order of
+    asking. Every example comes once an epoch; which are together, and in which order the batches
+    come, is drawn anew from (seed, epoch)."""
 
     def __init__(
-        self, examples: Examples, lengths: Sequence[int], batch_size: int, seed: int, steps: int,
-        share: Share = WHOLE,
-    ):  # fmt: skip
-        self._examples, self._seed, self._steps = examples, seed, steps
+        self, examples: Examples, lengths: Sequence[int], batch_size: int, seed: int, epochs: int
+    ):
+        self._examples, self._seed, self._epochs = examples, seed, epochs
         self._buckets = Buckets(examples, lengths, batch_size)
-        self._rows = share.rows(batch_size)
+        self._rows = np.arange(batch_size, dtype=np.int32)
 
     def __len__(self) -> int:
-        return self._steps
+        return self._epochs * self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self._buckets)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """S of all shapes that batches have."""
-        return self._buckets.lengths
-
     def numbers(self, step: int) -> Int[np.ndarray, "B"]:
-        """Which examples this host's rows are; −1 of rows that fill the batch."""
+        """Which examples its rows are; −1 of rows that fill the batch."""
         return self._locate(step)[1]
 
     def __getitem__(self, step: int) -> HostBatch:
         batch, numbers = self._locate(step)
         formed = form_batch(self._examples, numbers, self._buckets.length(batch))
-        return formed | {"rows": self._rows.astype(np.int32)}
+        return formed | {"rows": self._rows}
 
     def _locate(self, step: int) -> tuple[int, Int[np.ndarray, "B"]]:
         epoch, place = divmod(step, len(self._buckets))
         order = key(self._seed, Purpose.ORDER, epoch)
         shuffled = permute(np.array([place]), len(self._buckets), key(order, _BATCHES))
         batch = int(shuffled[0])
-        return batch, self._buckets.numbers(batch, order)[self._rows]
+        return batch, self._buckets.numbers(batch, order)
 
 
 class LabelledEvaluation:
     """Every example once, the shortest bucket first, in their order. `rows` numbers the rows
     through all batches, as in EvaluationBatches."""
 
-    def __init__(
-        self, examples: Examples, lengths: Sequence[int], batch_size: int, share: Share = WHOLE
-    ):
+    def __init__(self, examples: Examples, lengths: Sequence[int], batch_size: int):
         self._examples, self._size = examples, batch_size
         self._buckets = Buckets(examples, lengths, batch_size)
-        self._rows = share.rows(batch_size)
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """S of all shapes that batches have."""
-        return self._buckets.lengths
-
     def numbers(self, step: int) -> Int[np.ndarray, "B"]:
-        """Which examples this host's rows are; −1 of rows that fill the batch."""
-        return self._buckets.numbers(step, None)[self._rows]
+        """Which examples its rows are; −1 of rows that fill the batch."""
+        return self._buckets.numbers(step, None)
 
     def __getitem__(self, step: int) -> HostBatch:
         formed = form_batch(self._examples, self.numbers(step), self._buckets.length(step))
-        return formed | {"rows": (step * self._size + self._rows).astype(np.int32)}
+        first = step * self._size
+        return formed | {"rows": np.arange(first, first + self._size, dtype=np.int32)}
 
 
 def form_batch(examples: Examples, numbers: Int[np.ndarray, "B"], length: int) -> HostBatch:

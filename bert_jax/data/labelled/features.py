@@ -68,6 +68,10 @@ class Examples:
         rows = np.diff(self.begins).reshape(-1, self.choices)
         return rows.max(axis=1, initial=0)
 
+    def told(self) -> str:
+        """How many there are, and what of them is lost, in words."""
+        return f"{len(self)} examples, {self.cut} cut"
+
     def row(self, number: int | np.integer) -> slice:
         """Of a row, where its tokens are in input_ids and what is by token."""
         return slice(int(self.begins[number]), int(self.begins[number + 1]))

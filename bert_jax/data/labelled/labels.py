@@ -60,7 +60,10 @@ class LabelSet(Mapping[str, int]):
     def id(self, name: str, place: str) -> int:
         """Raises UserError, which names the place, for a label that is not among these."""
         if name not in self._ids:
-            raise UserError(f"{place}: {name!r} is no label of this task; {near(name, self.names)}")
+            raise UserError(
+                f"{place}: {name!r} is no label of this task; {near(name, self.names)} (if it is "
+                f"one, name all in task.labels)"
+            )
         return self._ids[name]
 
 

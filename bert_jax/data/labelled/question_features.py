@@ -36,6 +36,14 @@ class QuestionExamples(Examples):
     questions: tuple[QuestionRecord, ...]
     lost: int = 0
 
+    def told(self) -> str:
+        """As Examples.told."""
+        lost = f", {self.lost} answers that no token stands for" if self.lost else ""
+        return (
+            f"{len(self.questions)} questions in {len(self)} windows, {self.cut} questions cut"
+            f"{lost}"
+        )
+
 
 def question_examples(
     records: Iterable[QuestionRecord], tokenizer: Tokenizer, form: RowFormat, stride: int = 128,

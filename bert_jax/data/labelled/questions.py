@@ -17,22 +17,21 @@ from bert_jax.data.sources.readers import tfds_builder, tfds_examples, tfds_sour
 from bert_jax.errors import UserError
 
 
-def read_questions(source: Path | str, answered: bool = True) -> Iterator[QuestionRecord]:
+def read_questions(source: Path | str) -> Iterator[QuestionRecord]:
     """The questions of a file of version 1.1 or 2.0, which is one JSON object and read whole, or of
-    tfds:squad/v2.0#SPLIT. `answered`: whether answers are read; without them (prediction) none need
-    be there.
+    tfds:squad/v2.0#SPLIT.
 
     Raises UserError, which names file and question, for what has another form, an id that stands
     twice, a question with neither an answer nor is_impossible, and an answer that does not stand
     at its answer_start.
     """
     if tfds := tfds_source(str(source)):
-        return not_empty(source, _of_tfds(*tfds, answered))
+        return not_empty(source, _of_tfds(*tfds))
     path = Path(source)
-    return not_empty(path, _questions(path, answered))
+    return not_empty(path, _questions(path))
 
 
-def _of_tfds(dataset: str, split: str, answered: bool) -> Iterator[QuestionRecord]:
+def _of_tfds(dataset: str, split: str) -> Iterator[QuestionRecord]:
     where = f"tfds:{dataset}#{split}"
     builder = tfds_builder(dataset)
     for name in ("id", "question", "context", "answers"):
@@ -47,10 +46,10 @@ def _of_tfds(dataset: str, split: str, answered: bool) -> Iterator[QuestionRecor
             "answers": [{"text": tfds_text(text, at), "answer_start": int(n)} for text, n in pairs],
             "is_impossible": bool(example.get("is_impossible", False)),
         }
-        yield _record(where, at, checked(tfds_text(example["context"], at), at), entry, answered)
+        yield _record(where, at, checked(tfds_text(example["context"], at), at), entry)
 
 
-def _questions(path: Path, answered: bool) -> Iterator[QuestionRecord]:
+def _questions(path: Path) -> Iterator[QuestionRecord]:
     text = "".join(text_lines(path))
     if not text or text.isspace():
         return
@@ -70,19 +69,17 @@ def _questions(path: Path, answered: bool) -> Iterator[QuestionRecord]:
             at = f"{path}: data[{a}].paragraphs[{p}]"
             context = checked(_field(paragraph, "context", str, at), at)
             for q, entry in enumerate(_field(paragraph, "qas", list, at)):
-                record = _record(path, f"{at}.qas[{q}]", context, entry, answered)
+                record = _record(path, f"{at}.qas[{q}]", context, entry)
                 if record.id in seen:
                     raise UserError(f"{record.place}: this id stands twice; mend one")
                 seen.add(record.id)
                 yield record
 
 
-def _record(path: Path | str, at: str, context: str, entry: Any, answered: bool) -> QuestionRecord:
+def _record(path: Path | str, at: str, context: str, entry: Any) -> QuestionRecord:
     name = _field(entry, "id", str, at)
     place = f"{path}: question {name}"
     question = checked(_field(entry, "question", str, place), place)
-    if not answered:
-        return QuestionRecord(name, question, context, None, place)
     impossible = entry.get("is_impossible", False)
     answers = tuple(
         _answer(found, context, place) for found in _field(entry, "answers", list, place)

@@ -21,7 +21,7 @@ from bert_jax.data.sources.reading import MAX_LINE_BYTES
 from bert_jax.data.sources.streams import COMPRESSED
 from bert_jax.errors import UserError
 
-LABELS = ("class", "number", "none")
+LABELS = ("class", "number")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 
@@ -92,48 +92,43 @@ class Table:
 
 
 def read_texts(
-    table: Table, texts: Sequence[str], label: str = "", kind: str = "class"
+    table: Table, texts: Sequence[str], label: str, kind: str = "class"
 ) -> Iterator[TextRecord]:
     """Records of one text column or two, streamed. `kind`: what the column `label` holds, a
-    'class' (a name, or an integer, which becomes one), a 'number', or 'none' (it is not read).
+    'class' (a name, or an integer, which becomes one) or a 'number'.
 
     Raises UserError, which names file and line, for a column that is not there, a text that is
     none, a label that is missing, and a number that is none or not finite.
     """
-    if kind not in LABELS or not 1 <= len(texts) <= 2 or (kind != "none" and not label):
-        raise ValueError(f"{kind=} {texts=} {label=}: one or two texts, and a label for its kind")
-    columns = [*texts, label] if kind != "none" else list(texts)
-    read: Callable[[Any, str, str], str | float] | None
-    read = {"none": None, "class": _class, "number": _number}[kind]
-    for place, values in table.rows(columns):
+    if kind not in LABELS or not 1 <= len(texts) <= 2:
+        raise ValueError(f"{kind=} {texts=}: one or two texts, and a class or a number")
+    read: Callable[[Any, str, str], str | float] = _class if kind == "class" else _number
+    for place, (*values, right) in table.rows([*texts, label]):
         found = tuple(
-            _text(value, place, column) for value, column in zip(values, texts, strict=False)
+            _text(value, place, column) for value, column in zip(values, texts, strict=True)
         )
-        yield TextRecord(found, read(values[-1], place, label) if read else None, place)
+        yield TextRecord(found, read(right, place, label), place)
 
 
 def read_choices(
-    table: Table, context: str, choices: Sequence[str], label: str = ""
+    table: Table, context: str, choices: Sequence[str], label: str
 ) -> Iterator[ChoiceRecord]:
     """Records of a context column and a column for each choice, streamed; `label` the column with
-    the number of the right one, from 0, or '' (prediction). Raises UserError as `read_texts`."""
+    the number of the right one, from 0. Raises UserError as `read_texts`."""
     if len(choices) < 2:
         raise UserError(f"{table.source}: {len(choices)} columns of choices; name two or more")
-    for place, values in table.rows([context, *choices, *([label] if label else [])]):
+    for place, (*values, right) in table.rows([context, *choices, label]):
         first, *others = (
             _text(value, place, column)
-            for value, column in zip(values, [context, *choices], strict=False)
+            for value, column in zip(values, [context, *choices], strict=True)
         )
-        right = None
-        if label:
-            name = _class(values[-1], place, label)
-            if name not in map(str, range(len(choices))):
-                raise UserError(
-                    f"{place}: {label} is {name!r}, and must be the number of the right choice, 0 "
-                    f"to {len(choices) - 1}"
-                )
-            right = int(name)
-        yield ChoiceRecord(first, tuple(others), right, place)
+        name = _class(right, place, label)
+        if name not in map(str, range(len(choices))):
+            raise UserError(
+                f"{place}: {label} is {name!r}, and must be the number of the right choice, 0 to "
+                f"{len(choices) - 1}"
+            )
+        yield ChoiceRecord(first, tuple(others), int(name), place)
 
 
 def _fields(path: Path, delimiter: str, quoted: bool) -> Iterator[tuple[str, list[str]]]:
@@ -152,11 +147,16 @@ def _fields(path: Path, delimiter: str, quoted: bool) -> Iterator[tuple[str, lis
             row = next(reader, None)
         except csv.Error as error:
             raise UserError(
-                f"{place}: {error} (quotation marks that do not close?); mend it, or say that the "
-                f"file is not quoted"
+                f"{place}: {error} (quotation marks that do not close?); mend it, or set "
+                f"task.quoted=false where they are characters as any other"
             ) from None
         if row is None:
             return
+        if delimiter == "\t" and any("\n" in field for field in row):
+            raise UserError(
+                f"{place}: between quotation marks a field goes on over lines, as no field of a "
+                f"TSV does; set task.quoted=false where they are characters as any other"
+            )
         if row:
             yield place, row
 
@@ -215,6 +215,11 @@ def _class(value: Any, place: str, column: str) -> str:
         raise UserError(
             f"{place}: the column {column} has no label ({value!r:.40}); write one, or leave the "
             f"row out"
+        )
+    if isinstance(value, str) and value != value.strip():
+        raise UserError(
+            f"{place}: the label {value!r:.40} begins or ends with a blank, and would be a class "
+            f"of its own; take it away"
         )
     return checked(str(value), place)
 

@@ -21,6 +21,11 @@ class TagExamples(Examples):
 
     words: Int[np.ndarray, "T"]
 
+    def told(self) -> str:
+        """As Examples.told."""
+        sentences = int(self.owners.max(initial=-1)) + 1
+        return f"{sentences} sentences in {len(self)} windows, {self.cut} words cut"
+
     def by_word(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Of each record the values of its words, out of those of the tokens of each example
         ([S, ...], S at least the example's length; padding is passed over)."""

@@ -14,11 +14,11 @@ SCHEMES = (*_INNER, "none")
 
 
 def read_tags(
-    path: Path | str, tag: int | None = -1, word: int = 0, scheme: str = "bio"
+    path: Path | str, tag: int = -1, word: int = 0, scheme: str = "bio"
 ) -> Iterator[TagRecord]:
     """The sentences of a file, streamed. Columns are parted by a tab or, in a line without one,
-    by blanks; `word` and `tag` number them from 0, or from the end with −1. `tag`: None where
-    there is none (prediction). Lines -DOCSTART- are passed over.
+    by blanks; `word` and `tag` number them from 0, or from the end with −1. Lines -DOCSTART- are
+    passed over.
 
     `scheme`: 'bio' (Ramshaw and Marcus 1995, IOB2: every entity begins with B), 'bilou' (Ratinov
     and Roth 2009), or 'none' (any tags, such as parts of speech).
@@ -32,15 +32,14 @@ def read_tags(
     return not_empty(path, _sentences(path, tag, word, scheme))
 
 
-def _sentences(path: Path, tag: int | None, word: int, scheme: str) -> Iterator[TagRecord]:
+def _sentences(path: Path, tag: int, word: int, scheme: str) -> Iterator[TagRecord]:
     words: list[str] = []
     tags: list[str] = []
     expected = number = 0
 
     def sentence() -> TagRecord:
-        found = None if tag is None else tuple(tags)
-        record = TagRecord(tuple(words), found, str(path), number - len(words))
-        if found is not None and scheme != "none":
+        record = TagRecord(tuple(words), tuple(tags), str(path), number - len(words))
+        if scheme != "none":
             check_tags(record, scheme)
         return record
 
@@ -58,8 +57,7 @@ def _sentences(path: Path, tag: int | None, word: int, scheme: str) -> Iterator[
                 f"line"
             )
         words.append(_column(columns, word, "word", place))
-        if tag is not None:
-            tags.append(_column(columns, tag, "tag", place))
+        tags.append(_column(columns, tag, "tag", place))
     if words:
         number += 1  # a blank line that is not there
         yield sentence()

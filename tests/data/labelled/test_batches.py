@@ -15,7 +15,6 @@ from bert_jax.data.labelled.features import Examples, RowFormat, text_examples
 from bert_jax.data.labelled.labels import LabelSet
 from bert_jax.data.labelled.records import TextRecord
 from bert_jax.data.loader import read
-from bert_jax.data.share import Share
 from bert_jax.errors import UserError
 from tests import tiny
 from tests.data.test_tokenizers import train
@@ -51,7 +50,7 @@ def random_examples(number=157, seed=0):
 @pytest.mark.parametrize("lengths", [(40,), LENGTHS, (4, 5, 6, 7, 8, 40)])
 def test_every_example_comes_once_an_epoch(number, lengths):
     examples = random_examples(number, seed=number)
-    batches = LabelledBatches(examples, lengths, 8, seed=1, steps=10**9)
+    batches = LabelledBatches(examples, lengths, 8, seed=1, epochs=10**7)
     evaluation = LabelledEvaluation(examples, lengths, 8)
     assert batches.steps_per_epoch == len(evaluation) == -(-number // 8)
     for epoch in (0, 1, 1000):
@@ -67,14 +66,14 @@ def test_every_example_comes_once_an_epoch(number, lengths):
 
 def test_shapes_are_known_and_no_longer_than_needed():
     examples = random_examples()
+    buckets = Buckets(examples, LENGTHS, 8)
     for batches in (
-        LabelledBatches(examples, LENGTHS, 8, seed=1, steps=40),
+        LabelledBatches(examples, LENGTHS, 8, seed=1, epochs=2),
         LabelledEvaluation(examples, LENGTHS, 8),
     ):
         seen = {batch["input_ids"].shape for batch in (batches[s] for s in range(len(batches)))}
-        assert seen == {(8, length) for length in batches.lengths}
-        assert set(batches.lengths) <= set(LENGTHS)
-    buckets = Buckets(examples, LENGTHS, 8)
+        assert seen == {(8, length) for length in buckets.lengths}
+        assert set(buckets.lengths) <= set(LENGTHS)
     shorter = 0
     for batch in range(len(buckets)):
         found = buckets.numbers(batch, None)
@@ -87,8 +86,8 @@ def test_shapes_are_known_and_no_longer_than_needed():
 
 def test_batches_are_a_function_of_seed_and_step():
     examples = random_examples()
-    one = LabelledBatches(examples, LENGTHS, 8, seed=3, steps=100)
-    other = LabelledBatches(examples, LENGTHS, 8, seed=3, steps=200)
+    one = LabelledBatches(examples, LENGTHS, 8, seed=3, epochs=5)
+    other = LabelledBatches(examples, LENGTHS, 8, seed=3, epochs=10)
     for step in (57, 3, 99, 0, 57):
         for name, values in one[step].items():
             assert (values == other[step][name]).all()
@@ -99,7 +98,7 @@ def test_batches_are_a_function_of_seed_and_step():
     orders = [
         np.concatenate([batches.numbers(first + step) for step in range(20)]).tolist()
         for batches, first in (
-            (one, 0), (one, 20), (LabelledBatches(examples, LENGTHS, 8, 4, 100), 0)
+            (one, 0), (one, 20), (LabelledBatches(examples, LENGTHS, 8, 4, 5), 0)
         )
     ]  # fmt: skip
     assert orders[0] != orders[1] != orders[2] != orders[0]
@@ -108,7 +107,7 @@ def test_batches_are_a_function_of_seed_and_step():
 def test_the_order_is_drawn_anew_within_and_over_batches():
     """In one bucket: over epochs an example comes at every place, and with every other."""
     examples = examples_of([4] * 8)
-    batches = LabelledBatches(examples, (4,), 2, seed=0, steps=10**6)
+    batches = LabelledBatches(examples, (4,), 2, seed=0, epochs=10**5)
     orders = np.stack(
         [np.concatenate([batches.numbers(4 * e + s) for s in range(4)]) for e in range(200)]
     )
@@ -116,20 +115,6 @@ def test_the_order_is_drawn_anew_within_and_over_batches():
     assert (abs(counts - 25) < 22).all()  # 4.7 standard deviations
     partner = orders[np.arange(200), np.nonzero(orders == 0)[1] ^ 1]
     assert (abs(np.bincount(partner, minlength=8)[1:] - 200 / 7) < 23).all()
-
-
-def test_hosts_share_a_batch():
-    examples = random_examples()
-    for make in (
-        functools.partial(LabelledBatches, examples, LENGTHS, 8, 3, 40),
-        functools.partial(LabelledEvaluation, examples, LENGTHS, 8),
-    ):
-        whole, parts = make(), [make(share=Share((n, 3 - n), 4)) for n in (0, 1)]
-        for step in (0, 7, len(whole) - 1):
-            rows = np.argsort(np.concatenate([part[step]["rows"] for part in parts]))
-            for name, values in whole[step].items():
-                together = np.concatenate([part[step][name] for part in parts])[rows]
-                assert (together == values).all()
 
 
 def test_a_batch_holds_its_examples():
@@ -198,7 +183,7 @@ def test_from_texts():
     sentences = tiny.sentences(40)
     records = [TextRecord((text,), "ab"[n % 2], f"f:{n}") for n, text in enumerate(sentences)]
     examples = text_examples(records, tokenizer, RowFormat(64), LabelSet.given("ab"))
-    batches = LabelledBatches(examples, (16, 32, 64), 4, seed=0, steps=30)
+    batches = LabelledBatches(examples, (16, 32, 64), 4, seed=0, epochs=30)
     for step in range(10, 20):
         batch = batches[step]
         for row, number in enumerate(batches.numbers(step)):

@@ -1,0 +1,173 @@
+"""What is signal and what is noise: every cell against one baseline, seeds as blocks.
+
+The model is that of a two-way layout without interaction: score of cell i at seed j = μ + cell_i +
+seed_j + noise, the noise normal and of one size in all cells. A seed, which decides the first
+parameters and the order of the data, is a block: what it does to all cells alike is no noise.
+The noise is pooled over all cells, with (cells − 1)(seeds − 1) degrees of freedom. Differences to
+the baseline are judged together (Dunnett 1955): with probability 95% none of a study's differences
+that are 0 is called one. They have correlation 1/2, as all share the baseline.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize, special, stats
+
+LEVEL = 0.95
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell: its mean with the 95% interval of its own seeds; of one that is compared, the
+    difference to the baseline, the interval that holds for all together, and the p-value that is
+    adjusted for there being several."""
+
+    mean: float
+    interval: tuple[float, float] | None  # None of a single seed
+    difference: float | None = None
+    difference_interval: tuple[float, float] | None = None
+    p: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        return self.p is not None and self.p < 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`noise`: standard deviation of a run that its cell and its seed do not explain. `detectable`:
+    the smallest true difference that such a study finds in 80 of 100 cases. None of both where
+    seeds or cells are too few. `spread`: the largest noise of a cell by the smallest."""
+
+    rows: Mapping[str, Row]
+    seeds: tuple[int, ...]
+    noise: float | None
+    degrees: int
+    detectable: float | None
+    spread: float | None
+
+
+def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int = 0) -> Judged:
+    """`scores`: of each cell, by seed; the cells must have some seeds in common, and only those
+    count. `family`: among how many comparisons these are, where some cells could not be compared
+    (they diverged): the number of those at least."""
+    names = [baseline, *(name for name in scores if name != baseline)]
+    seeds = sorted(set.intersection(*(set(scores[name]) for name in names)))
+    table = np.array([[scores[name][seed] for seed in seeds] for name in names])
+    comparisons = max(family, len(names) - 1)
+    if len(seeds) < 2 or len(names) < 2:
+        rows = {baseline: Row(float(np.mean(table[0])), _interval(table[0]))}
+        for name, line in zip(names[1:], table[1:], strict=True):
+            difference = float(np.mean(line - table[0]))
+            rows[name] = Row(float(np.mean(line)), _interval(line), difference)
+        return Judged(rows, tuple(seeds), None, 0, None, None)
+    residuals, deviation, degrees = two_way(table)
+    rounding = 1e-12 * float(np.max(np.abs(table)))
+    noise = float(deviation) if deviation > rounding else 0.0
+    error = noise * math.sqrt(2 / len(seeds))
+    limit = critical(comparisons, degrees)
+    rows = {}
+    for name, line in zip(names, table, strict=True):
+        mean, interval = float(np.mean(line)), _interval(line)
+        if name == baseline:
+            rows[name] = Row(mean, interval)
+            continue
+        found = mean - float(np.mean(table[0]))
+        size = abs(found) / error if error else math.inf if abs(found) > rounding else 0.0
+        p = 1 - within(size, comparisons, degrees)
+        bounds = (found - limit * error, found + limit * error)
+        rows[name] = Row(mean, interval, found, bounds, p)
+    each = np.sqrt(np.sum(residuals**2, axis=-1))
+    spread = float(np.max(each) / max(np.min(each), rounding)) if noise else None
+    effect = detectable(noise, len(seeds), comparisons, degrees)
+    return Judged(rows, tuple(seeds), noise, degrees, effect, spread)
+
+
+def two_way(
+    table: Float[np.ndarray, "*studies cells seeds"],
+) -> tuple[Float[np.ndarray, "*studies cells seeds"], Float[np.ndarray, "*studies"], int]:
+    """Residuals, their standard deviation and its degrees of freedom, of each table."""
+    cells, seeds = table.shape[-2:]
+    by_cell = table.mean(axis=-1, keepdims=True)
+    by_seed = table.mean(axis=-2, keepdims=True)
+    residuals = table - by_cell - by_seed + table.mean(axis=(-2, -1), keepdims=True)
+    degrees = (cells - 1) * (seeds - 1)
+    return residuals, np.sqrt(np.sum(residuals**2, axis=(-2, -1)) / degrees), degrees
+
+
+def within(size: float, comparisons: int, degrees: int) -> float:
+    """P(max |T_i| ≤ size) of so many t statistics with correlation 1/2 and one estimate of the
+    noise between them.
+
+    T_i = (Z_i − Z_0) / (√2 s), so that given Z_0 and s they are independent: the integral over
+    both, by Gauss and Legendre's rule.
+    """
+    if math.isinf(size):
+        return 1.0
+    points, weights = _nodes()
+    z = 8.5 * points
+    at_z = 8.5 * weights * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    s, at_s = _estimates(degrees)
+    reach = math.sqrt(2) * size * s[:, None]
+    inside = special.ndtr(z + reach) - special.ndtr(z - reach)
+    return float(np.clip(at_s @ (inside**comparisons) @ at_z, 0.0, 1.0))
+
+
+@cache
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(160)
+
+
+def _estimates(degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates of a noise of 1, and the weight of each: degrees · s² is of the chi-squared
+    distribution."""
+    points, weights = _nodes()
+    low, high = (math.sqrt(stats.chi2.ppf(p, degrees) / degrees) for p in (1e-13, 1 - 1e-13))
+    half = (high - low) / 2
+    s = low + half + half * points
+    return s, half * weights * 2 * degrees * s * stats.chi2.pdf(degrees * s**2, degrees)
+
+
+@cache
+def critical(comparisons: int, degrees: int, level: float = LEVEL) -> float:
+    """The size that the largest of the |T_i| keeps below with probability `level`."""
+    return float(
+        optimize.brentq(lambda size: within(size, comparisons, degrees) - level, 0.1, 500.0)
+    )
+
+
+def power(effect: float, noise: float, seeds: int, comparisons: int, degrees: int) -> float:
+    """The probability that a true difference `effect` of one cell is called one: what the
+    noncentral t distribution has beyond the critical value."""
+    limit = critical(comparisons, degrees)
+    moved = effect / (noise * math.sqrt(2 / seeds))
+    s, at_s = _estimates(degrees)
+    beyond = special.ndtr(moved - limit * s) + special.ndtr(-moved - limit * s)
+    return float(at_s @ beyond)
+
+
+def detectable(noise: float, seeds: int, comparisons: int, degrees: int) -> float:
+    """The smallest true difference of one cell that is called one with probability POWER."""
+    error = noise * math.sqrt(2 / seeds)
+    if not error:
+        return 0.0
+    most = 4 * critical(comparisons, degrees) + 20
+    moved = optimize.brentq(
+        lambda moved: power(moved * error, noise, seeds, comparisons, degrees) - POWER, 0.0, most
+    )
+    return float(moved * error)
+
+
+def _interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
+    """Student's, of one cell's seeds alone: where its mean would lie with other seeds."""
+    count = len(scores)
+    if count < 2:
+        return None
+    error = float(np.std(scores, ddof=1)) / math.sqrt(count)
+    reach, mean = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, float(np.mean(scores))
+    return mean - reach, mean + reach
