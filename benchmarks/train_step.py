@@ -100,7 +100,10 @@ def make(case: Case, folder: Path) -> None:
         num_heads=case.width // 64, intermediate_size=4 * case.width, max_positions=512,
         pooler=False,
     )  # fmt: skip
-    words = train_tokenizer("wordpiece", iter(["a few words"] * 9), 60, True)  # never asked
+    special = "[PAD] [UNK] [CLS] [SEP] [MASK]"
+    words = train_tokenizer(
+        "wordpiece", iter(["a few words"] * 9), 60, True, special
+    )  # never asked
     with jax.set_mesh(one_device()):
         state = nnx.state(build_pretrained(config, ("mlm",), nnx.Rngs(0)), nnx.Param)
         convert(pretrained.Pretrained("bench", config, ("mlm",), state, words), folder / "model")
