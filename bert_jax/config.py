@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -145,20 +145,18 @@ def check_goes_on(config: RunConfig, workdir: Folder, saved: int) -> None:
     phases so far are the same. The learning rate from there on is that of the longer schedule.
     """
     began = load(workdir)
-    mine, theirs = flat(to_mapping(config)), flat(to_mapping(began))
     longer = config.train.steps > began.train.steps == saved
-    for name in sorted(mine.keys() | theirs.keys()):
-        if name.startswith("mesh.") or name in FREE or mine.get(name) == theirs.get(name):
-            continue
-        if longer and name == "data.phases":
+    for name, old, new in differences(to_mapping(began), to_mapping(config)):
+        free = name.startswith("mesh.") or name in FREE
+        if free or (longer and name == "data.phases"):
             continue
         if name == "train.steps" and longer:
             _check_same_so_far(config, began)
             continue
         unfinished = f" (a run can be lengthened once it is finished; this is at {saved})"
         raise UserError(
-            f"{workdir} was begun with {name}={theirs.get(name)}, and now it is "
-            f"{mine.get(name)}: give the old value to go on, or another --workdir to start anew"
+            f"{workdir} was begun with {name}={old}, and now it is {new}: give the old value to go "
+            f"on, or another --workdir to start anew"
             + (unfinished if name == "train.steps" else "")
         )
 
@@ -176,6 +174,15 @@ def _check_same_so_far(longer: RunConfig, began: RunConfig) -> None:
             f"{steps} steps are not the phases that the run had; give numbers of steps, and more "
             f"of the last phase or a further one"
         )
+
+
+def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The fields that are not the same in both, by name, with both values; None where one has it
+    not."""
+    theirs, mine = flat(began), flat(now)
+    for name in sorted(theirs.keys() | mine.keys()):
+        if theirs.get(name) != mine.get(name):
+            yield name, theirs.get(name), mine.get(name)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

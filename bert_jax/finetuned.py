@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from bert_jax.config import built, flat
+from bert_jax.config import built, differences
 from bert_jax.data.labelled.batches import LabelledEvaluation
 from bert_jax.data.labelled.features import Examples
 from bert_jax.data.loader import read
@@ -84,13 +84,11 @@ def begin(workdir: Folder, config: Any, model: FineTuned) -> None:
 
 def _check_same(workdir: Folder, name: str, began: dict, now: dict) -> None:
     """Raises UserError, which names what differs first."""
-    old, new = flat(began), flat(now)
-    for field in new:
-        if old.get(field) != new[field]:
-            raise UserError(
-                f"{workdir} was begun with {field}={old.get(field)!r} ({name}), and now it is "
-                f"{new[field]!r}; give the old value to go on, or another --workdir to start anew"
-            )
+    for field, old, new in differences(began, now):
+        raise UserError(
+            f"{workdir} was begun with {field}={old!r} ({name}), and now it is {new!r}; give the "
+            f"old value to go on, or another --workdir to start anew"
+        )
 
 
 def _read[Config](path: Folder, kind: type[Config]) -> Config:

@@ -1,6 +1,6 @@
 """Large batches, with the learning rate raised: RoBERTa, Liu et al. 2019, table 3."""
 
-from experiments.grid import Cell, Grid, zipped
+from experiments.grid import Cell, Grid
 from experiments.study import MLM_LOSS, PROBES, Paper, Scale, Study, proxies
 
 NAMES = ("batch 1×", "batch 8×", "batch 32×")  # the paper's 256, 2,000 and 8,000
@@ -9,23 +9,16 @@ NAMES = ("batch 1×", "batch 8×", "batch 32×")  # the paper's 256, 2,000 and 8
 def cells(scale: Scale) -> Grid:
     batches = (32, 256, 1024) if scale.proxy else (256, 2048, 8192)
     rates = (1.5e-3, 3e-3, 4e-3) if scale.proxy else (1e-4, 7e-4, 1e-3)
-    return zipped(
-        [Cell(name) for name in NAMES],
-        [
-            Cell(f"batch {batch}, rate {rate}", {
-                "data.batch_size": batch, "optimizer.learning_rate": rate,
-            })
-            for batch, rate in zip(batches, rates, strict=True)
-        ],
-    )  # fmt: skip
+    return [
+        Cell(name, {"data.batch_size": batch, "optimizer.learning_rate": rate})
+        for name, batch, rate in zip(NAMES, batches, rates, strict=True)
+    ]
 
 
 STUDY = Study(
     name="batch_size",
     question="For as many passes over the text, are larger batches with higher rates better?",
-    cells=lambda scale: [
-        Cell(name, cell.settings) for name, cell in zip(NAMES, cells(scale), strict=True)
-    ],
+    cells=cells,
     baseline=NAMES[0],
     metrics=(MLM_LOSS, *PROBES),
     papers=(

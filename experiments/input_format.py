@@ -1,7 +1,7 @@
 """What should a row be? RoBERTa, Liu et al. 2019, table 2: pairs with NSP, or plain sentences."""
 
 from experiments.grid import Cell, Grid, Value
-from experiments.study import MLM_LOSS, PROBES, Paper, Scale, Study, proxies
+from experiments.study import BERT_BASE, MLM_LOSS, PROBES, Paper, Scale, Study, proxies
 
 NSP: dict[str, Value] = {
     "objective.nsp": 1.0, "data.pairs": "nsp", "model.pooler": True, "model.type_vocab_size": 2,
@@ -40,14 +40,7 @@ STUDY = Study(
     family="roberta",
     budgets=("tokens",),
     scales=proxies(smoke=("segment pair, NSP", "full sentences"), steps=(24, 1000, 5000))
-    | {
-        "paper": Scale(
-            "base", "BERT-base's 1M steps of 256",
-            {"data.batch_size": 256, "train.steps": 1_000_000, "optimizer.learning_rate": 1e-4,
-             "optimizer.warmup_steps": 10_000},
-            topology="v5e:4x4",
-        )
-    },
+    | {"paper": BERT_BASE},
     notes=(
         "The verdict is by a question that no cell trains on; whether B follows A is what the two "
         "with NSP train on.",

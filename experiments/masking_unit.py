@@ -2,7 +2,7 @@
 2020)?"""
 
 from experiments.grid import Cell, Grid
-from experiments.study import MLM_LOSS, PROBES, Scale, Study, proxies
+from experiments.study import BERT_BASE, MLM_LOSS, PROBES, Scale, Study, proxies
 
 
 def cells(_: Scale) -> Grid:
@@ -23,14 +23,7 @@ STUDY = Study(
     papers=(),
     family="roberta",
     scales=proxies(smoke=("token", "span"), steps=(24, 1200, 5000))
-    | {
-        "paper": Scale(
-            "base", "BERT-base's 1M steps of 256",
-            {"data.batch_size": 256, "train.steps": 1_000_000, "optimizer.learning_rate": 1e-4,
-             "optimizer.warmup_steps": 10_000},
-            topology="v5e:4x4",
-        )
-    },
+    | {"paper": BERT_BASE},
     notes=(
         "Held-out MLM loss is of single masked tokens, and favours the cell that trains on them.",
         "No table of one paper has these four under one recipe.",

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from bert_jax.config import RunConfig, flat, from_mapping, nearest, to_mapping
+from bert_jax.config import RunConfig, differences, flat, from_mapping, nearest, to_mapping
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.objectives import build_objective
@@ -295,10 +295,8 @@ def load(folder: Path) -> Plan | None:
 
 def check_same(found: Plan, now: Plan, folder: Path) -> None:
     """Raises UserError where the folder's runs are of another study than is asked for."""
-    mine, theirs = flat(dict(now.asked)), flat(dict(found.asked))
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            raise UserError(
-                f"{folder} was begun with {name}={theirs.get(name)}, and now it is "
-                f"{mine.get(name)}: give the old value to go on, or another --workdir"
-            )
+    for name, old, new in differences(found.asked, now.asked):
+        raise UserError(
+            f"{folder} was begun with {name}={old}, and now it is {new}: give the old value to go "
+            f"on, or another --workdir"
+        )

@@ -11,7 +11,6 @@ may be reported on before it has ended; what is not there is shown as not run, f
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -80,7 +79,7 @@ def write(study: Study, folder: Path, output: Path, begun: Sequence[str]) -> str
                 write_whole(output / figure.file, figure.svg + "\n")
     write_whole(output / "report.md", markdown(title, blocks))
     write_whole(output / "index.html", page(title, blocks))
-    write_whole(output / "results.json", json.dumps(facts(report), indent=1) + "\n")
+    write_whole(output / "results.json", at_home(json.dumps(facts(report), indent=1)) + "\n")
     return " ".join(verdicts(report))
 
 
@@ -93,8 +92,14 @@ def copy_configs(report: Report, output: Path) -> dict[str, str]:
             if one.run.arm.name == arm.name and arm.name not in links and source.exists():
                 (output / "configs").mkdir(exist_ok=True)
                 links[arm.name] = f"configs/{arm.folder}.json"
-                shutil.copyfile(source, output / links[arm.name])
+                write_whole(output / links[arm.name], at_home(source.read_text()))
     return links
+
+
+def at_home(text: str) -> str:
+    """JSON in which paths below the home folder begin with ~, as a report goes to others. The
+    programs read them so."""
+    return text.replace(json.dumps(f"{Path.home()}/")[:-1], '"~/')
 
 
 def facts(report: Report) -> dict:

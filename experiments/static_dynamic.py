@@ -2,7 +2,7 @@
 
 from configs.common import MINUTES
 from experiments.grid import Cell, Grid
-from experiments.study import MLM_LOSS, PROBES, Paper, Scale, Study, proxies
+from experiments.study import BERT_BASE, MLM_LOSS, PROBES, Paper, Scale, Study, proxies
 
 
 def cells(scale: Scale) -> Grid:
@@ -29,14 +29,7 @@ STUDY = Study(
     family="roberta",
     # Little text, for several epochs of it: in the first, static and dynamic are one thing.
     scales=proxies(cpu={"corpus.held_out": 0.85}, recipe=MINUTES, steps=(24, 1400, 6000))
-    | {
-        "paper": Scale(
-            "base", "BERT-base's 1M steps of 256",
-            {"data.batch_size": 256, "train.steps": 1_000_000, "optimizer.learning_rate": 1e-4,
-             "optimizer.warmup_steps": 10_000},
-            topology="v5e:4x4",
-        )
-    },
+    | {"paper": BERT_BASE},
     notes=(
         "At proxy scale there is one copy of static masks; at scale cpu most of the corpus is held "
         "out, so that training passes over the rest several times. At scale gpu the number of "

@@ -137,6 +137,29 @@ _MINI: dict[str, Value] = {
 }
 
 
+# Paper scales that several studies have.
+BERT_BASE = Scale(
+    "base", "BERT-base's 1M steps of 256",
+    {"data.batch_size": 256, "train.steps": 1_000_000, "optimizer.learning_rate": 1e-4,
+     "optimizer.warmup_steps": 10_000},
+    topology="v5e:4x4",
+)  # fmt: skip
+EFFICIENT_LARGE = Scale(
+    "large", "RoBERTa-large at length 128, 23,000 steps of 4,096 (Izsak et al. 2021)",
+    {"data.sequence_length": 128, "data.batch_size": 4096, "train.steps": 23_000,
+     "optimizer.warmup_steps": 1400},
+    topology="v5e:8x8",
+)  # fmt: skip
+# What tables of Wettig et al. have in common, and their masks: chosen tokens all become [MASK].
+WETTIG: dict[str, Any] = {
+    "source": "Wettig et al. 2023 (README of its code, DinkyTrain)",
+    "scale": "BERT-large, an efficient pre-norm recipe, fine-tuned; development sets",
+    "columns": ("MNLI", "QNLI", "QQP", "SST-2"),
+    "judged": "MNLI",
+}
+MASK_ONLY: dict[str, Value] = {"data.mask_token_share": 1.0, "data.random_token_share": 0.0}
+
+
 def slots(rate: float, length: int) -> int:
     """Slots for all that a rate can choose in a row of this length."""
     return math.ceil(round(rate * length, 6))

@@ -36,8 +36,8 @@ def run_words(corpus, workdir, *words):
     )  # fmt: skip
 
 
-def started(words):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+def started(words, **more):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
     return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)
 
 
@@ -98,6 +98,18 @@ def test_cells_differ_in_what_they_vary_alone(study):
         assert config["data"].pop("mask_token_share") == share
         config["data"].pop("random_token_share")
     assert configs[0] == configs[1] and configs[0]["seed"] == 1
+
+
+def test_a_report_names_no_home(study, corpus, tmp_path):
+    """Its configs can still be run: the programs know ~."""
+    words = command("report", f"--workdir={study}", f"--output={tmp_path}")
+    home = corpus.folder.parent
+    done = started(words, HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    for file in ("configs/80-10-10-15pc.json", "results.json"):
+        assert str(home) not in (tmp_path / file).read_text()
+    config = json.loads((tmp_path / "configs/80-10-10-15pc.json").read_text())
+    assert config["corpus"]["prepared"] == f"~/{corpus.folder.name}"
 
 
 def test_killed_it_goes_on_and_ends_with_the_same_report(study, corpus, tmp_path):

@@ -52,18 +52,12 @@ class Buckets:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Of the batches that there are: of each is one shape, no more is ever compiled."""
-        counts = np.diff(self._ends, prepend=0)
-        return tuple(int(n) for n, count in zip(self._lengths, counts, strict=True) if count)
-
     def length(self, batch: int) -> int:
         return int(self._lengths[self._bucket(batch)])
 
     def numbers(self, batch: int, order: np.ndarray | None) -> Int[np.ndarray, "B"]:
-        """The examples of a batch; −1 of rows that fill it. `order`: a key to
-        shuffle them by, None for their own order."""
+        """The examples of a batch; −1 of rows that fill it. `order`: a key to shuffle them by,
+        None for their own order."""
         bucket = self._bucket(batch)
         before = int(self._ends[bucket - 1]) if bucket else 0
         places = (batch - before) * self._size + np.arange(self._size)

@@ -21,15 +21,18 @@ class TagExamples(Examples):
 
     words: Int[np.ndarray, "T"]
 
+    @property
+    def sentences(self) -> int:
+        return int(self.owners.max(initial=-1)) + 1
+
     def told(self) -> str:
         """As Examples.told."""
-        sentences = int(self.owners.max(initial=-1)) + 1
-        return f"{sentences} sentences in {len(self)} windows, {self.cut} words cut"
+        return f"{self.sentences} sentences in {len(self)} windows, {self.cut} words cut"
 
     def by_word(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Of each record the values of its words, out of those of the tokens of each example
         ([S, ...], S at least the example's length; padding is passed over)."""
-        found: list[list[np.ndarray]] = [[] for _ in range(int(self.owners.max(initial=-1)) + 1)]
+        found: list[list[np.ndarray]] = [[] for _ in range(self.sentences)]
         for number, owner in enumerate(self.owners):
             words = self.words[self.row(number)]
             found[owner].append(values[number][: len(words)][words >= 0])
