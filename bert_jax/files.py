@@ -60,8 +60,7 @@ class _Flock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{folder}: another process is training here; wait for it, or name another "
-                f"--workdir"
+                f"{folder}: another process works here; wait for it, or name another --workdir"
             ) from error
 
     def check(self) -> None:

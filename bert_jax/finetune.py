@@ -12,7 +12,8 @@ epoch that was finished, to the same numbers (on a GPU with --config.determinist
 workdir then holds config.json, model.json, tokenizer/, checkpoints/, metrics.jsonl, and scores.json
 and predictions.jsonl of the best epoch.
 With --config.adapt.kind=lora or bottleneck all of MODEL stays as it is: adapters and the head are
-what is trained, and what the checkpoints hold.
+what is trained, and what the checkpoints hold. --check reads the data, says what is in it, and
+ends.
 """
 
 import json
@@ -110,6 +111,8 @@ def main() -> None:
     config = cli.read_config(FinetuneConfig)
     if values.data:
         config = replace(config, task=replace(config.task, data=values.data))
+    if values.check:
+        return check(config.task)
     workdir, init = reach(cli.required("workdir")), cli.required("init")
     if config.deterministic:
         cli.make_deterministic()
@@ -128,6 +131,15 @@ def main() -> None:
         spreads = {name: asdict(spread) for name, spread in tell(config.task, found).items()}
         told = {"scores": spreads, "seeds": found}
         write_whole(workdir / finetuned.SCORES, json.dumps(told, indent=2) + "\n")
+
+
+def check(task: TaskConfig) -> None:
+    """Raises UserError where the task's files cannot be read, as training would."""
+    kind = KINDS[task.kind]
+    found = {name: list(kind.read(task, task.file(name))) for name in (task.train, task.dev)}
+    labels = label_set(task, found[task.train])
+    told = ", ".join(f"{len(records)} records in {name}" for name, records in found.items())
+    print(told + (f"; labels {' '.join(labels.names)}" if labels else ""))
 
 
 def finetune(
@@ -326,4 +338,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("init", "", "the MODEL that it begins from")
     flags.DEFINE_string("data", "", "the folder of the task's files")
     flags.DEFINE_integer("seeds", 1, "how often, from config.seed on", lower_bound=1)
+    flags.DEFINE_boolean("check", False, "read the data, say what it holds, and end")
     cli.run(main, __doc__, lambda: asdict(FinetuneConfig()))

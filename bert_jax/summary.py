@@ -83,7 +83,8 @@ def held_out(seed: int, workdir: Folder) -> str:
         loss, unigram = last["eval_mlm_loss"], last["eval_unigram_loss"]
         lines.append(
             f"  MLM loss {loss:.4f} nats on {last['eval_mlm_weight']:.0f} masked tokens; "
-            f"{unigram - loss:.4f} under the unigram model's {unigram:.4f}"
+            f"{abs(unigram - loss):.4f} {'under' if loss <= unigram else 'over'} the unigram "
+            f"model's {unigram:.4f}"
         )
     for name in ("rtd", "rtd_masked"):
         if f"eval_{name}_loss" in last:

@@ -47,6 +47,10 @@ def task_spread(study: Study, plan: Plan, found: Sequence[Found]) -> list[Block]
                              "—" if spread is None else number(spread)])  # fmt: skip
         head = ["cell", "seeds", "median", "lowest", "highest", "standard deviation"]
         blocks += [Heading(f"Fine-tuned: {metric.label}, over seeds", 3), Table(head, rows)]
+        told = [words for name, words in plan.tasks.items()
+                if metric.name.startswith(f"task_{name}_")]  # fmt: skip
+        blocks += [Text(f"By {' '.join(w for w in words if not w.startswith('--data'))}.")
+                   for words in told]  # fmt: skip
     return blocks
 
 

@@ -10,7 +10,7 @@ from bert_jax import config as configs
 from bert_jax.errors import UserError
 from bert_jax.training.metrics import read_metrics
 from experiments.plan import CALIBRATION_STEPS, Arm, Plan, Rate
-from experiments.runs import last_words, pretrain
+from experiments.runs import last_words, launched, pretrain
 from experiments.workers import start, stop
 
 _LOG_EVERY = 5
@@ -57,7 +57,7 @@ def measured(
     status = 0
     if not submitted:
         with log.open("ab") as file:
-            words = [*launch, *pretrain(arm, workdir, 0, corpus, **fields)]
+            words = [*launched(launch, workdir), *pretrain(arm, workdir, 0, corpus, **fields)]
             process = start(words, file, environment, 0, jobs)
             try:
                 status = process.wait()

@@ -9,6 +9,7 @@ at the last one.
 
 import importlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -67,6 +68,7 @@ class Plan:
     calibration: Mapping[str, Rate] = field(default_factory=dict)  # by cell
     corpus: str = ""  # the prepared folder, and the digest of what it was made of
     corpus_sha256: str = ""
+    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # finetune's words, by name
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -161,6 +163,8 @@ def build(
     where a budget of tokens or time lacks one, the arm has the baseline's steps."""
     scale = study.scales[scale_name]
     steps = int(given.get("train.steps", scale.steps))
+    if "train.steps" in given and steps < 2:
+        raise UserError(f"--config.train.steps={steps}: two are the least that can be compared")
     given = {name: value for name, value in given.items() if name != "train.steps"}
     cells = study.grid(scale)
     check_vary(study, scale, cells, given)
@@ -288,13 +292,34 @@ def load(folder: Path) -> Plan | None:
         values = json.loads(path.read_text())
         arms = [Arm(**{**arm, "budgets": tuple(arm["budgets"])}) for arm in values.pop("arms")]
         rates = {name: Rate(**rate) for name, rate in values.pop("calibration").items()}
-        return Plan(**values, arms=tuple(arms), calibration=rates)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); bring back a copy") from error
+        plan = Plan(**values, arms=tuple(arms), calibration=rates)
+        plan.arm(plan.baseline)
+        return plan
+    except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__} {error}); bring back a copy or delete "
+            f"it, and the command that the study was begun with writes it anew"
+        ) from error
+
+
+def check_study(found: Plan, study: Study, folder: Path) -> None:
+    """Raises UserError where the folder is of another study than its name says."""
+    if found.study != study.name:
+        raise UserError(
+            f"{folder / FILE}: is of the study {found.study}; move it below a folder of that name"
+        )
 
 
 def check_same(found: Plan, now: Plan, folder: Path) -> None:
-    """Raises UserError where the folder's runs are of another study than is asked for."""
+    """Raises UserError where the folder's runs are of another recipe than is asked for, and where
+    a task of the same name is another."""
+    for name, words in now.tasks.items():
+        before = found.tasks.get(name, words)
+        if list(before) != list(words):
+            raise UserError(
+                f"{folder}: runs were fine-tuned on {name} with --task={shlex.join(before)!r}, and "
+                f"now it is {shlex.join(words)!r}: give the old one, or another --workdir"
+            )
     for name, old, new in differences(found.asked, now.asked):
         raise UserError(
             f"{folder} was begun with {name}={old}, and now it is {new}: give the old value to go "

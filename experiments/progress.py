@@ -52,8 +52,8 @@ class Told:
     def ended(self, run: Run, again: bool = False) -> None:
         """A run is at its end; `again`: since an earlier sitting."""
         self._finished += 1
-        self._add(run, 1.0, earlier=again)
         status = run.outcome()["status"] or "stopped"
+        self._add(run, 1.0, earlier=again or status == "submitted")
         if not again or status != "done":
             self._say(f"{run.name}: {status}")
 
@@ -74,7 +74,9 @@ class Told:
             return ""
         minutes = (whole - done) / paced * seconds / 60
         return (
-            f"about {minutes / 60:.1f} h left" if minutes > 90 else f"about {minutes:.0f} min left"
+            f"about {minutes / 60:.1f} h left"
+            if minutes > 90
+            else f"about {max(1, minutes):.0f} min left"
         )
 
     def _say(self, what: str) -> None:

@@ -58,8 +58,9 @@ def write_texts(corpus: Path, path: Path, length: int) -> None:
     halves = [[one["half"] for one in lines] for lines in (shuffled, pairs)]
     if min(one.count(half) for one in halves for half in (0, 1)) < _FEWEST:
         raise UserError(
-            f"{corpus}: too little text is held out to ask an encoder about it; raise "
-            f"corpus.held_out, or give more text"
+            f"{corpus}: too little text is held out to ask an encoder about it: sentences of "
+            f"{_WORDS} words and more, and pairs of neighbours that fit into {length} tokens; "
+            f"raise corpus.held_out, or give more text"
         )
     lines = [json.dumps(line, ensure_ascii=False) for line in (*shuffled, *pairs)]
     write_whole(path, "\n".join(lines) + "\n")

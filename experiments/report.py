@@ -22,7 +22,7 @@ from bert_jax.files import write_whole
 from experiments import plan as plans, study as studies
 from experiments.document import Choice, Figure, markdown, page
 from experiments.results import collect, compare, metrics_of
-from experiments.run import ROOT, Parser
+from experiments.run import WORKDIR, Parser, folder_of
 from experiments.sections import Report, document, verdicts
 from experiments.study import Study
 
@@ -30,13 +30,14 @@ from experiments.study import Study
 def main(words: Sequence[str]) -> None:
     options = parse(words)
     study = studies.find(options.study)
-    root = Path(options.workdir).resolve() / study.name
+    root = folder_of(options.workdir, study)
     begun = [name for name in study.scales if (root / name / plans.FILE).exists()]
     wanted = [options.scale] if options.scale else begun
     if not wanted or not set(wanted) <= set(begun):
         raise UserError(
             f"{root / (wanted[0] if wanted else '')}: nothing was run there; start "
             f"python -m experiments.run {study.name} --scale={wanted[0] if wanted else 'smoke'}"
+            + ("" if options.workdir == WORKDIR else f" --workdir={options.workdir}")
         )
     if options.output and len(wanted) > 1:
         raise UserError(f"--output: is for one of {', '.join(wanted)}; name it with --scale")
@@ -54,7 +55,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m experiments.report", allow_abbrev=False)
     parser.add_argument("study")
     parser.add_argument("--scale", choices=studies.SCALES)
-    parser.add_argument("--workdir", default=str(ROOT / "runs" / "experiments"))
+    parser.add_argument("--workdir", default=WORKDIR)
     parser.add_argument("--output", default="")
     return parser.parse_args(list(words))
 
@@ -63,6 +64,7 @@ def write(study: Study, folder: Path, output: Path, begun: Sequence[str]) -> str
     """Write all files of the report of a study's folder. Returns the verdict."""
     plan = plans.load(folder)
     assert plan is not None
+    plans.check_study(plan, study, folder)
     found = collect(plan, folder)
     comparisons = [
         compare(plan, found, metric, budget)

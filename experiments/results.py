@@ -30,8 +30,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """A run and what is known of it. `status` is that of its outcome; '' while it is unfinished or
-    not begun. `provenance`: of its last start."""
+    """A run and what is known of it. `status` is that of its outcome, "unfinished" or "incomplete";
+    '' where it was not begun. `provenance`: of its last start."""
 
     run: Run
     status: str
@@ -76,26 +76,50 @@ def _found(run: Run) -> Found:
     records = read_metrics(run.workdir) if run.workdir.exists() else []
     curve = _curve(run, records)
     scores: dict[str, float] = {}
-    if outcome["status"] == "done" or "pretrain" in outcome["stages"]:
+    if "pretrain" in outcome["stages"] and run.wrote("pretrain"):
         scores |= curve[-1].scores if curve else {}
         scores |= {f"probe_{name}": value for name, value in _read(run.workdir / PROBE).items()}
         for path in sorted((run.workdir / TASKS).glob("*/scores.json")):
             if path.parent.name in outcome["stages"]:
                 name, value = task_score(path)
                 scores[f"task_{path.parent.name}_{name}"] = value
-    starts = run.workdir / "provenance.jsonl"
-    lines = starts.read_text().splitlines() if starts.exists() else []
-    provenance = json.loads(lines[-1]) if lines else {}
-    why = outcome.get("why", "")
-    return Found(run, outcome["status"], why, scores, curve, provenance, _terms(run))
+    return Found(
+        run, *_ending(run, outcome, curve), scores, curve, _last_start(run), _terms(run)
+    )  # fmt: skip
+
+
+def _ending(run: Run, outcome: Mapping[str, Any], curve: Sequence[Point]) -> tuple[str, str]:
+    """Its status, and why it is no other."""
+    lost = [stage for stage in outcome["stages"] if not run.wrote(stage)]
+    if outcome["status"] == "done" and lost:
+        return "incomplete", f"what {' and '.join(lost)} wrote is gone; start the study again"
+    if not outcome["status"] and run.steps_done():
+        return "unfinished", f"at step {run.steps_done()} of {run.arm.steps}"
+    return outcome["status"], outcome["why"]
+
+
+def _last_start(run: Run) -> Mapping[str, Any]:
+    """What is known of it; a line that was torn is passed over."""
+    path = run.workdir / "provenance.jsonl"
+    for line in reversed(path.read_text().splitlines() if path.exists() else []):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def task_score(path: Path) -> tuple[str, float]:
     """The first score of a fine-tuning; of several seeds of it their median."""
     read = _read(path)
-    each = [one["scores"] for one in read.get("seeds", [read])]
-    name = next(iter(each[0]))
-    return name, statistics.median(scores[name] for scores in each)
+    try:
+        each = [one["scores"] for one in read.get("seeds", [read])]
+        name = next(iter(each[0]))
+        return name, statistics.median(scores[name] for scores in each)
+    except (LookupError, TypeError, StopIteration) as error:
+        raise UserError(f"{path}: has no scores; delete it and start the study again") from error
 
 
 def _curve(run: Run, records: Sequence[Mapping[str, Any]]) -> list[Point]:
@@ -133,13 +157,19 @@ def _terms(run: Run) -> list[str]:
     return [term for term, coefficient in objective.items() if coefficient]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any]:
+    """Of a JSON object; {} where there is no file."""
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run again") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it and start the study again"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is no JSON object; delete it and start the study again")
+    return found
 
 
 def metrics_of(study: Study, found: Sequence[Found]) -> list[Metric]:
@@ -203,8 +233,9 @@ def _with_row(line: Line, judged: Judged) -> Line:
 
 
 def _not_run(mine: Sequence[Found]) -> str:
-    failed = sum(one.status == "failed" for one in mine)
-    return f"failed ({failed} of {len(mine)} seeds)" if failed else "not run"
+    begun = [one.status for one in mine if one.status]
+    worst = "failed" if "failed" in begun else begun[0] if begun else ""
+    return f"{worst} ({begun.count(worst)} of {len(mine)} seeds)" if worst else "not run"
 
 
 def verdict(comparison: Comparison) -> str:

@@ -15,8 +15,10 @@ never run again, and a cell that fails or diverges does not stop the rest: it is
   --config.FIELD=VALUE          for all cells: --config.corpus.source=my-text.txt, or a prepared
                                 folder as --config.corpus.prepared; train.steps is the baseline's
   --task='configs/tasks/glue.py:sst2 --data=DIR'     fine-tune every run on it; several --task
-  --launch='python -m launch.slurm --name=study --'  put before every pretraining; a run whose
-                                launcher is back before it is done is looked for at the next start
+  --launch='python -m launch.slurm --name={run} --'  put before every pretraining, {run} being its
+                                name; a run whose launcher is back before it is done is looked for
+                                at the next start
+  --resubmit                    hand to the launcher again what was submitted and has no step yet
   --dry-run                     print what would be started
 """
 
@@ -35,10 +37,12 @@ from experiments import plan as plans, questions, study as studies
 from experiments.calibrate import calibrate, minutes
 from experiments.corpus import corpus_of
 from experiments.plan import Plan
-from experiments.runs import Run, Task, all_runs
+from experiments.runs import Run, Task, all_runs, launched, words_of
 from experiments.study import Scale, Study
 from experiments.work import Job, begun, run_all
 from experiments.workers import ROOT, surroundings
+
+WORKDIR = str(ROOT / "runs" / "experiments")
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,34 +55,43 @@ def main(words: Sequence[str]) -> None:
     study = studies.find(options.study)
     scale = studies.scale_of(study, options.scale)
     given = plans.overrides(fields, plans.preset(study, scale))
-    folder = Path(options.workdir).resolve() / study.name / options.scale
+    folder = folder_of(options.workdir, study) / options.scale
     tasks = [Task.of(text) for text in options.task]
     if len({task.name for task in tasks}) < len(tasks):
         raise UserError("--task: two tasks have the same name; give one of them in another study")
-    launch = shlex.split(options.launch)
+    launch = words_of("--launch", options.launch)
 
     # What is to be run, as far as it is known before any cell is timed.
     found = plans.load(folder)
+    if found:
+        plans.check_study(found, study, folder)
     seeds = seeds_of(options.seeds, found, scale, folder)
     plan = plans.build(study, options.scale, given, seeds, found.calibration if found else {})
+    plan = replace(plan, tasks={task.name: task.words for task in tasks})
+    if found:
+        plans.check_same(found, plan, folder)
     texts = folder / questions.TEXTS if _probed(study) else None
     if options.dry_run:
         corpus = found.corpus if found else str(given.get("corpus.prepared", ""))
         show(plan, study, corpus, texts, tasks, launch, folder)
         return
-    if found:
-        plans.check_same(found, plan, folder)
+    environment = surroundings(options.jobs)
+    for task in tasks:
+        if found is None or task.name not in found.tasks:
+            check_task(task, environment)
     folder.mkdir(parents=True, exist_ok=True)
     locked = lock(folder)
-    environment = surroundings(options.jobs)
-    if not scale.proxy:
-        preflight(plan, scale.topology, environment)
 
     # What all cells have in common: the corpus, and what is asked of the frozen encoders.
     first = study.grid(scale)[0]
     settings = plans.cell_settings(study, scale, first, given)
     corpus, digest = corpus_of(plans.config_of(study, scale, first, settings), found)
     print(f"corpus of all cells: {corpus}", flush=True)
+    if found is None and not scale.proxy:
+        preflight(plan, scale.topology, environment)
+    known = {**(found.tasks if found else {}), **plan.tasks}
+    plan = replace(plan, corpus=corpus, corpus_sha256=digest, tasks=known)
+    plans.save(plan, folder)  # from here on the same command alone goes on in this folder
     if texts:
         questions.write_texts(Path(corpus), texts, plans.shortest_row(study, scale, given))
 
@@ -90,15 +103,18 @@ def main(words: Sequence[str]) -> None:
     rates = calibrate(plan, asked, folder, corpus, environment, launch, options.jobs)
     rates = {**plan.calibration, **rates}
     plan = plans.build(study, options.scale, given, seeds, rates)
-    plan = replace(plan, corpus=corpus, corpus_sha256=digest)
+    plan = replace(plan, corpus=corpus, corpus_sha256=digest, tasks=known)
     plans.save(plan, folder)
 
     left = {arm.name for arm in plans.unknown(study, plan)}
-    queue = [job_of(run, corpus, texts, tasks, left) for run in all_runs(plan, folder)]
+    queue = [
+        job_of(run, corpus, texts, tasks, left, options.resubmit) for run in all_runs(plan, folder)
+    ]
     tell_time(plan, queue, options.jobs)
     run_all(queue, launch, options.jobs, environment)
     locked.close()
-    print(f"python -m experiments.report {study.name} --scale={options.scale}")
+    there = "" if options.workdir == WORKDIR else f" {shlex.quote(f'--workdir={options.workdir}')}"
+    print(f"python -m experiments.report {study.name} --scale={options.scale}{there}")
 
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -111,11 +127,34 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--scale", choices=studies.SCALES, required=True)
     parser.add_argument("--seeds", type=_count)
     parser.add_argument("--jobs", type=_count, default=1)
-    parser.add_argument("--workdir", default=str(ROOT / "runs" / "experiments"))
+    parser.add_argument("--workdir", default=WORKDIR)
     parser.add_argument("--task", action="append", default=[])
     parser.add_argument("--launch", default="")
+    parser.add_argument("--resubmit", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_known_args(list(words))
+
+
+def folder_of(workdir: str, study: Study) -> Path:
+    """The study's, below which its scales are."""
+    if "://" in workdir:
+        raise UserError(
+            f"--workdir={workdir}: a study stands in a folder of this machine or one that all "
+            f"hosts mount; give such a one"
+        )
+    return Path(workdir).expanduser().resolve() / study.name
+
+
+def check_task(task: Task, environment: Mapping[str, str]) -> None:
+    """Raises UserError where its data cannot be read: before hours of pretraining, not after."""
+    words = [sys.executable, "-m", "bert_jax.finetune", f"--config={task.words[0]}", "--check"]
+    done = subprocess.run(
+        [*words, *task.words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or "it said nothing").splitlines()[-1].removeprefix("error: ")
+        raise UserError(f"--task={shlex.join(task.words)!r}: {said}")
+    print(f"{task.name}: {done.stdout.strip()}", flush=True)
 
 
 def _count(text: str) -> int:
@@ -139,13 +178,14 @@ def seeds_of(asked: int | None, found: Plan | None, scale: Scale, folder: Path) 
 
 
 def job_of(
-    run: Run, corpus: str, texts: Path | None, tasks: Sequence[Task], unknown: set[str]
-) -> Job:
+    run: Run, corpus: str, texts: Path | None, tasks: Sequence[Task], unknown: set[str],
+    resubmit: bool,
+) -> Job:  # fmt: skip
     """What is left to do of a run; nothing where nobody knows how many steps it has."""
     if run.arm.name in unknown:
         run.record("failed", [], "its cell could not be calibrated")
         return Job(run, [], {})
-    return begun(run, run.stages(corpus, texts, tasks))
+    return begun(run, run.stages(corpus, texts, tasks), resubmit)
 
 
 def tell_time(plan: Plan, queue: Sequence[Job], jobs: int) -> None:
@@ -158,15 +198,17 @@ def tell_time(plan: Plan, queue: Sequence[Job], jobs: int) -> None:
 
 
 def preflight(plan: Plan, topology: str, environment: Mapping[str, str]) -> None:
-    """Device-hours of each cell, printed before anything starts."""
+    """Device-hours of a run of each cell, printed before anything starts."""
+    print(f"{len(plan.arms)} cells, each under {plan.seeds} seeds", flush=True)
     for arm in plan.arms:
         print(f"{arm.name}: what it needs on {topology}", flush=True)
         words = [
             sys.executable, "-m", "launch.preflight", f"--config={arm.config}", "--no-search",
             f"--topology={topology}", *(f"--config.{n}={v}" for n, v in arm.settings.items()),
         ]  # fmt: skip
-        if subprocess.run(words, cwd=ROOT, env=environment).returncode not in (0, 3):
-            print(f"{arm.name}: not known, for the reason given above", flush=True)
+        status = subprocess.run(words, cwd=ROOT, env=environment).returncode
+        if status not in (0, 3):
+            print(f"{arm.name}: not known, as preflight ended with status {status}", flush=True)
 
 
 def show(
@@ -181,8 +223,11 @@ def show(
     if plans.unknown(study, plan):
         print("# steps of the cells with equal tokens or time follow from a calibration")
     for run in all_runs(plan, folder):
+        done = run.outcome()["stages"]
         for stage, command in run.stages(corpus, texts, tasks).items():
-            print(shlex.join([*(launch if stage == "pretrain" else ()), *command]))
+            before = launched(launch, run.workdir) if stage == "pretrain" else []
+            if stage not in done:
+                print(shlex.join([*before, *command]))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ ARM/seed-0.json its outcome: which stages are done (pretrain, probe, each task),
   diverged   no finite loss in the end; a fact, so it is not tried again
   failed     a program ended with an error, which `why` has; tried again at the next start
   submitted  handed to a cluster; its metrics will say when it is done
+
+A stage counts as done while what it wrote is there.
 """
 
 import fcntl
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import TrainConfig
+from bert_jax.config import FILE as CONFIG, TrainConfig
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from bert_jax.training.metrics import read_metrics
@@ -27,7 +29,7 @@ from experiments.plan import Arm, Plan
 from experiments.workers import began
 
 PROBE = "probe.json"
-TASKS = "tasks"
+TASKS, SCORES = "tasks", "scores.json"
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,16 @@ class Task:
 
     @staticmethod
     def of(text: str) -> "Task":
-        words = tuple(shlex.split(text))
+        words = words_of("--task", text)
         if not words or words[0].startswith("-"):
             raise UserError(
                 f"--task={text!r}: name a config first, and then what finetune is to be told, as "
                 f"--task='configs/tasks/glue.py:sst2 --data=DIR'"
             )
-        return Task(words)
+        task = Task(tuple(words))
+        if task.name in ("", "pretrain", "probe"):
+            raise UserError(f"--task={text!r}: a task cannot be called {task.name!r} here")
+        return task
 
     @property
     def name(self) -> str:
@@ -78,11 +83,16 @@ class Run:
     def outcome(self) -> dict[str, Any]:
         path = self._beside("json")
         try:
-            return json.loads(path.read_text())
+            found = json.loads(path.read_text())
+            return {"status": str(found["status"]), "stages": list(found["stages"]),
+                    "why": str(found.get("why", ""))}  # fmt: skip
         except FileNotFoundError:
-            return {"status": "", "stages": []}
-        except ValueError as error:
-            raise UserError(f"{path}: cannot be read ({error}); delete it") from error
+            return {"status": "", "stages": [], "why": ""}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({type(error).__name__} {error}); delete it, and start "
+                f"the study again: what the run has is kept"
+            ) from error
 
     def record(self, status: str, stages: Sequence[str], why: str = "") -> None:
         found = {"status": status, "stages": list(stages), "why": why}
@@ -112,6 +122,14 @@ class Run:
                 f"--config.seed={self.seed}", *task.words[1:],
             ]  # fmt: skip
         return found
+
+    def wrote(self, stage: str) -> bool:
+        """Whether what a stage leaves is there."""
+        if stage == "pretrain":
+            return self.is_complete() and (self.workdir / CONFIG).exists()
+        return (
+            self.workdir / (PROBE if stage == "probe" else f"{TASKS}/{stage}/{SCORES}")
+        ).exists()
 
     def is_complete(self) -> bool:
         """Whether it was trained to its last step and scored there."""
@@ -154,6 +172,14 @@ class Run:
         return records[-1] if records else {}
 
 
+def words_of(option: str, text: str) -> list[str]:
+    """As a shell would part it."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{option}={text!r}: {str(error).lower()}") from error
+
+
 def pretrain(arm: Arm, workdir: Path, seed: int, corpus: str, **more: object) -> list[str]:
     fields = dict(arm.settings) | {"corpus.prepared": corpus, "seed": seed} | more
     if corpus:  # the folder has it; a file's name would be looked up again
@@ -164,6 +190,11 @@ def pretrain(arm: Arm, workdir: Path, seed: int, corpus: str, **more: object) ->
         sys.executable, "-m", "bert_jax.pretrain", f"--config={arm.config}",
         f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items()),
     ]  # fmt: skip
+
+
+def launched(launch: Sequence[str], workdir: Path) -> list[str]:
+    """The launcher's words, {run} in them the name of this run: 15pc-seed-0."""
+    return [word.replace("{run}", f"{workdir.parent.name}-{workdir.name}") for word in launch]
 
 
 def all_runs(plan: Plan, folder: Path) -> list[Run]:

@@ -14,10 +14,11 @@ from typing import IO
 from bert_jax.errors import Preempted, UserError
 from experiments import workers
 from experiments.progress import Told
-from experiments.runs import Run, last_words
+from experiments.runs import Run, last_words, launched
 
 PREEMPTED = 143
 DIVERGED = "no finite loss in the end"
+SUBMITTED = "handed to the launcher; the next start looks whether it is done"
 _POLL = 0.2  # seconds
 
 Process = subprocess.Popen[bytes]
@@ -93,7 +94,8 @@ class Crew:
     def _start(self, job: Job) -> None:
         """The next stage."""
         stage, command = next(iter(job.left.items()))
-        words = [*(self._launch if stage == "pretrain" else ()), *command]
+        launch = launched(self._launch, job.run.workdir) if stage == "pretrain" else []
+        words = [*launch, *command]
         job.run.workdir.parent.mkdir(parents=True, exist_ok=True)
         job.log = job.run.log.open("ab")
         job.log.write(f"$ {shlex.join(words)}\n".encode())
@@ -112,11 +114,12 @@ class Crew:
             return True
         if status == PREEMPTED or (self._stopping and status):
             return True
-        if status == 0 and stage == "pretrain" and not run.is_complete():
+        if status == 0 and stage == "pretrain" and not run.wrote(stage):
             if self._launch:
-                run.record("submitted", job.done, "handed to the launcher")
+                run.record("submitted", job.done, SUBMITTED)
             else:
-                run.record("failed", job.done, "ended well before its last step")
+                why = "ended well before its last step, or without its files"
+                run.record("failed", job.done, why)
             return True
         if status:
             run.record("failed", job.done, f"{stage}: {last_words(run.log)} (status {status})")
@@ -141,18 +144,24 @@ class Crew:
                 signal.signal(number, handler)
 
 
-def begun(run: Run, stages: Mapping[str, list[str]]) -> Job:
-    """What is left to do of a run."""
+def begun(run: Run, stages: Mapping[str, list[str]], resubmit: bool = False) -> Job:
+    """What is left to do of a run. `resubmit`: what was submitted and has not begun is to be
+    started once more."""
     outcome = run.outcome()
     done, status = list(outcome["stages"]), outcome["status"]
     if status == "submitted" and run.has_diverged():
         run.record(status := "diverged", done, DIVERGED)
     elif status == "submitted" and run.is_complete():
         done, status = ["pretrain"], ""
+    elif status == "submitted" and resubmit and not run.steps_done():
+        status = ""
     if status in ("diverged", "submitted"):
         return Job(run, done, {})
+    done = [name for name in done if run.wrote(name)]
     left = {name: words for name, words in stages.items() if name not in done}
-    if not left and status != "done":
+    if left and status == "done":
+        run.record("", done)
+    elif not left and status != "done":
         run.record("done", done)
     return Job(run, done, left)
 

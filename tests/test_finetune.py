@@ -384,6 +384,8 @@ def test_the_program_trains_seeds_and_refuses_in_one_line(encoder, labelled, tmp
     done = start("finetune", *words)
     assert done.returncode == 0, done.stderr
     assert "medians of 2 seeds" in done.stdout
+    checked = start("finetune", *words[:2], "--check")
+    assert checked.returncode == 0 and " records in " in checked.stdout, checked.stderr
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         "seed-0", "seed-1", "scores.json",
     }  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_jax.errors import UserError
 from experiments import study as studies
 from experiments.document import page
 from experiments.grid import Cell
@@ -254,3 +255,11 @@ def test_the_score_of_a_task_is_its_first(tmp_path, written, expected):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(written))
     assert task_score(path) == ("matthews", expected)
+
+
+@pytest.mark.parametrize("written", ["[]", "{", '{"scores": {}}', '{"seeds": []}', '{"scores": 1}'])
+def test_scores_that_cannot_be_read_are_named(tmp_path, written):
+    path = tmp_path / "scores.json"
+    path.write_text(written)
+    with pytest.raises(UserError, match="scores.json: .* delete it and start the study again"):
+        task_score(path)

@@ -133,14 +133,19 @@ def test_killed_it_goes_on_and_ends_with_the_same_report(study, corpus, tmp_path
 
 
 def test_a_run_that_fails_stops_no_other(study, corpus, tmp_path):
-    """Its workdir is a file. Mended, it alone is run."""
+    """Its workdir is a file. Mended, it alone is run; of another, only the probe that it lost."""
     smoke = again(study, tmp_path / "copy", f"{BASE}/seed-0", f"{OTHER}/seed-1")
     (smoke / f"{BASE}/seed-0").write_text("in the way")
+    (smoke / f"{BASE}/seed-1/probe.json").unlink()
+    lost = next(run for run in results(tmp_path / "copy")["runs"] if run["status"] == "incomplete")
+    assert lost["why"] == "what probe wrote is gone; start the study again"
+    trained = (smoke / f"{BASE}/seed-1/metrics.jsonl").stat().st_mtime_ns
     words = run_words(corpus, tmp_path / "copy", "--jobs=2")
     done = started(words)
     assert done.returncode == 2 and "error: 1 of 4 runs failed" in done.stderr
     assert "80/10/10, 15% seed 0: failed, pretrain: error:" in done.stdout
     assert json.loads((smoke / f"{OTHER}/seed-1.json").read_text())["status"] == "done"
+    assert (smoke / f"{BASE}/seed-1/metrics.jsonl").stat().st_mtime_ns == trained
     (smoke / f"{BASE}/seed-0").unlink()
     done = started(words)
     assert done.returncode == 0, done.stderr
@@ -188,6 +193,15 @@ def test_dry_run_prints_what_would_be_started(corpus, tmp_path):
         (["masking_rate", "--scale=smoke", "--task=--data=x"], "name a config first"),
         (["masking_rate", "--scale=smoke", "--config.seed=3"], "how many with --seeds"),
         (["masking_rate", "--scale=smoke", "--config.data.mask_rate=0.2"], "masking_rate varies"),
+        (["masking_rate", "--scale=smoke", "--config.train.steps=1"], "two are the least"),
+        (["masking_rate", "--scale=smoke", "--launch='x"], "no closing quotation"),
+        (["masking_rate", "--scale=smoke", "--task='x"], "no closing quotation"),
+        (["masking_rate", "--scale=smoke", "--task=tasks/probe.py"], "cannot be called 'probe'"),
+        (["masking_rate", "--scale=smoke", "--task=nope.py"], "nope.py"),
+        (
+            ["masking_rate", "--scale=smoke", "--task=configs/tasks/glue.py:sst2 --data=/nowhere"],
+            "/nowhere",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line(words, said, tmp_path):
