@@ -129,28 +129,26 @@ def text_examples(
     records: Iterable[TextRecord], tokenizer: Tokenizer, form: RowFormat, labels: LabelSet | None
 ) -> Examples:
     """[CLS] A [SEP] or [CLS] A [SEP] B [SEP], an example a record; what is too long is cut at the
-    end, of a pair from the longer first. `labels`: of classes; None for numbers or no labels.
+    end, of a pair from the longer first. `labels`: of classes; None for numbers.
 
     Raises UserError for a label that is not among the labels.
     """
     rows, cut = Rows(tokenizer.vocabulary, form), 0
-    found: list[int | float | None] = []
+    found: list[int | float] = []
     for block in itertools.batched(records, _BLOCK):
         found += [_target(record, labels) for record in block]
         pairs = [(record.texts[0], record.texts[1:]) for record in block]
         cut += int(_add_texts(rows, tokenizer, pairs).sum())
-    labelled = bool(found) and found[0] is not None
-    kind = np.int32 if labels is not None or not labelled else np.float32
     return Examples(
         **rows.arrays(),
-        labels=np.array(found if labelled else np.zeros(len(found)), kind),
-        weights=np.full(len(found), labelled, np.float32),
+        labels=np.array(found, np.float32 if labels is None else np.int32),
+        weights=np.ones(len(found), np.float32),
         owners=np.arange(len(found)),
         cut=cut,
     )
 
 
-def _target(record: TextRecord, labels: LabelSet | None) -> int | float | None:
+def _target(record: TextRecord, labels: LabelSet | None) -> int | float:
     if not isinstance(record.label, str):
         return record.label
     if labels is None:
@@ -164,7 +162,7 @@ def choice_examples(
     """A row [CLS] context [SEP] choice [SEP] for each choice, cut as pairs are; labels the
     number of the right one."""
     rows, cut = Rows(tokenizer.vocabulary, form), 0
-    found: list[int | None] = []
+    found: list[int] = []
     choices = 1
     for block in itertools.batched(records, _BLOCK):
         choices = len(block[0].choices)
@@ -172,11 +170,10 @@ def choice_examples(
         pairs = [(record.context, (choice,)) for record in block for choice in record.choices]
         cut_rows = _add_texts(rows, tokenizer, pairs)
         cut += int(cut_rows.reshape(-1, choices).any(axis=1).sum())
-    labelled = bool(found) and found[0] is not None
     return Examples(
         **rows.arrays(),
-        labels=np.array(found if labelled else np.zeros(len(found)), np.int32),
-        weights=np.full(len(found), labelled, np.float32),
+        labels=np.array(found, np.int32),
+        weights=np.ones(len(found), np.float32),
         owners=np.arange(len(found)),
         choices=choices,
         cut=cut,

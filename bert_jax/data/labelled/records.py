@@ -14,10 +14,10 @@ from bert_jax.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class TextRecord:
-    """One text or two. `label`: a class's name, a number (regression), or None (prediction)."""
+    """One text or two. `label`: a class's name, or a number (regression)."""
 
     texts: tuple[str, ...]
-    label: str | float | None
+    label: str | float
     place: str
 
 
@@ -60,11 +60,11 @@ class QuestionRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRecord:
-    """A context and what may follow it. `label`: which choice is right, or None (prediction)."""
+    """A context and what may follow it. `label`: which choice is right."""
 
     context: str
     choices: tuple[str, ...]
-    label: int | None
+    label: int
     place: str
 
 

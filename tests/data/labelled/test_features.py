@@ -81,16 +81,13 @@ def test_the_longer_side_is_cut_first_and_counted(tokenizer):
     room = 16 - 3
     a, b = tokenizer.encode([short, long])
     assert len(a) < room // 2 < len(b)
-    records = [
-        TextRecord(pair, None, "f:1") for pair in ((short, long), (long, long), (short,) * 2)
-    ]
+    records = [TextRecord(pair, 0.0, "f:1") for pair in ((short, long), (long, long), (short,) * 2)]
     examples = text_examples(records, tokenizer, RowFormat(16), None)
     rows, words = rows_of(examples), tokenizer.vocabulary
     assert rows[0] == [words.cls, *a, words.sep, *b[: room - len(a)], words.sep]
     assert rows[1] == [words.cls, *b[:7], words.sep, *b[:6], words.sep]
     assert examples.cut == 2 and examples.lengths.tolist()[:2] == [16, 16]
-    assert not examples.weights.any()  # of unlabelled ones
-    single = text_examples([TextRecord((long,), None, "f:1")], tokenizer, RowFormat(16), None)
+    single = text_examples([TextRecord((long,), 0.0, "f:1")], tokenizer, RowFormat(16), None)
     assert rows_of(single) == [[words.cls, *b[:14], words.sep]] and single.cut == 1
 
 
@@ -110,7 +107,7 @@ def test_choices(tokenizer):
         ChoiceRecord(sentences[n], tuple(sentences[n + 1 : n + 4]), n, "f:1") for n in (0, 2)
     ]
     examples = choice_examples(records, tokenizer, RowFormat(64))
-    pairs = [TextRecord((r.context, choice), None, "f:1") for r in records for choice in r.choices]
+    pairs = [TextRecord((r.context, choice), 0.0, "f:1") for r in records for choice in r.choices]
     assert rows_of(examples) == rows_of(text_examples(pairs, tokenizer, RowFormat(64), None))
     assert (examples.choices, len(examples), examples.labels.tolist()) == (3, 2, [0, 2])
     longest = [max(map(len, rows_of(examples)[n : n + 3])) for n in (0, 3)]
