@@ -11,11 +11,8 @@ the table has the median of the turns. Both mask 15%, in batches of 32,768 place
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks import turns
 
 PLACES, SECONDS, TURNS = 32_768, 1.5, 3
 LENGTHS = {128: 20, 512: 77}  # and K
@@ -47,7 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared, lists = arguments.prepared or str(installed_docs()), Path(folder) / "lists.npz"
         runs = [
-            run(python, name, prepared, lists)
+            turns.run(
+                python, __file__, f"--turn={name}", f"--prepared={prepared}", f"--lists={lists}"
+            )
             for _ in range(TURNS)
             for name, python in (("ours", sys.executable), ("theirs", arguments.oracle))
         ]
@@ -58,16 +59,6 @@ def main() -> None:
     table(figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def run(python: str, turn: str, prepared: str, lists: Path) -> dict:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu",
-    }  # fmt: skip
-    command = [python, __file__, f"--turn={turn}", f"--prepared={prepared}", f"--lists={lists}"]
-    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def installed_docs() -> Path:
@@ -86,7 +77,7 @@ def ours(prepared: Path, lists: Path) -> dict:
     from bert_jax.data.tokenizers import load_tokenizer
 
     vocabulary = load_tokenizer(prepared / "tokenizer").vocabulary
-    found: dict = {"versions": versions("numpy", "array_record")}
+    found: dict = {"versions": turns.versions("numpy", "array_record")}
     saved: dict[str, np.ndarray] = {}
     for kept in (spans.KEPT, 0):
         spans.KEPT = kept
@@ -117,7 +108,7 @@ def theirs(prepared: Path, lists: Path) -> dict:
         mask_token="[MASK]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)
-    found: dict = {"versions": versions("transformers", "torch")}
+    found: dict = {"versions": turns.versions("transformers", "torch")}
     data = np.load(lists)
     for length in LENGTHS:
         ids, sizes, special = (data[f"{n}{length}"] for n in ("ids", "sizes", "special"))
@@ -137,8 +128,7 @@ def theirs(prepared: Path, lists: Path) -> dict:
 
 def speed(batch: Callable[[int], int]) -> float:
     """Tokens a CPU second of one core, after warming up: rows that are kept are in memory."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    turns.pin()
     begin = time.process_time()
     step = 0
     while step < 5 or time.process_time() - begin < SECONDS:
@@ -151,21 +141,17 @@ def speed(batch: Callable[[int], int]) -> float:
     return tokens / passed
 
 
-def versions(*names: str) -> str:
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-
-
 def table(figures: dict) -> None:
     print(f"{'; '.join(sorted(set(figures.pop('versions'))))}\n")
     print("| | S | M tokens a second (turns) | times the collator |\n|---|---|---|---|")
     for length in LENGTHS:
         peer = statistics.median(figures[f"collator, S={length}"])
         for name in [name for name in figures if name.endswith(f"S={length}")]:
-            turns = [value / 1e6 for value in figures[name]]
-            middle = statistics.median(turns)
+            values = figures[name]
             print(
-                f"| {name.rpartition(',')[0]} | {length} | {middle:.2f} "
-                f"({', '.join(f'{value:.2f}' for value in turns)}) | {middle * 1e6 / peer:.1f} |"
+                f"| {name.rpartition(',')[0]} | {length} "
+                f"| {turns.cell([value / 1e6 for value in values], '.2f')} "
+                f"| {statistics.median(values) / peer:.1f} |"
             )
     print(f"\nbar: {', '.join(f'{bar:g} times at S={length}' for length, bar in BAR.items())}")
 

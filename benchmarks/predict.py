@@ -11,12 +11,9 @@ table has the median of the turns. Before that, labels, tokens and probabilities
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks import turns
 
 TEXTS, SECONDS, TURNS = 64, 1.0, 3
 SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
@@ -53,8 +52,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             make(size, Path(folder))
             for number in range(TURNS):
-                mine = run(sys.executable, "ours", folder)
-                peer = run(arguments.oracle, "theirs", folder)
+                mine, peer = (
+                    turns.run(
+                        python, __file__, f"--turn={turn}", f"--folder={folder}",
+                        JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled",  # by the first turn
+                        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+                    )
+                    for turn, python in (("ours", sys.executable), ("theirs", arguments.oracle))
+                )  # fmt: skip
                 if number == 0:
                     compare(mine["answers"], peer["answers"])
                 for one in (mine, peer):
@@ -64,18 +69,6 @@ def main() -> None:
     table(figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def run(python: str, turn: str, folder: str) -> dict:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled",  # by the first turn, for all
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent.parent),
-    }  # fmt: skip
-    command = [python, __file__, f"--turn={turn}", f"--folder={folder}"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def make(size: str, folder: Path) -> None:
@@ -131,8 +124,7 @@ Answering = Callable[[list[str]], Answers]
 
 def measured(turn: Callable[[Path, str, int], Answering], folder: Path) -> dict:
     """Texts a CPU second of each task and batch, and what was answered."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    turns.pin()
     texts = json.loads((folder / "texts.json").read_text())
     speeds, answers = {}, {}
     for task in TASKS:
@@ -144,8 +136,7 @@ def measured(turn: Callable[[Path, str, int], Answering], folder: Path) -> dict:
                 count += len(answering(texts[task]))
             speeds[f"{task}, batch {batch}: {turn.__name__}"] = count / passed
     names = ("jax", "jaxlib") if turn is ours else ("transformers", "torch")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    return {"speeds": speeds, "answers": answers, "versions": versions}
+    return {"speeds": speeds, "answers": answers, "versions": turns.versions(*names)}
 
 
 def ours(folder: Path, task: str, batch: int) -> Answering:
@@ -213,10 +204,7 @@ def table(figures: dict) -> None:
     for name in [name for name in figures if name.endswith(": ours")]:
         sides = [figures[name], figures[name.replace(": ours", ": theirs")]]
         middle = [statistics.median(side) for side in sides]
-        cells = [
-            f"{m:.1f} ({', '.join(f'{value:.1f}' for value in side)})"
-            for m, side in zip(middle, sides, strict=True)
-        ]
+        cells = [turns.cell(side, ".1f") for side in sides]
         print(
             f"| {name.removesuffix(': ours')} | {' | '.join(cells)} | {middle[0] / middle[1]:.2f} |"
         )

@@ -22,8 +22,8 @@ FILE = "config.json"
 _LARGEST = 1 << 40  # of any whole number; steps times rows still fit into 64 bits
 # What may differ when a workdir is taken up again: it decides no number, or its rounding alone.
 FREE = (
-    "mesh", "data.workers", "train.accumulation", "train.keep", "train.max_skipped",
-    "corpus.prepared",
+    "model.attention", "data.workers", "train.accumulation", "train.keep",
+    "train.keep_best", "train.keep_every", "train.max_skipped", "corpus.prepared",
 )  # fmt: skip
 
 
@@ -147,7 +147,8 @@ def check_goes_on(config: RunConfig, workdir: Folder, saved: int) -> None:
     began = load(workdir)
     longer = config.train.steps > began.train.steps == saved
     for name, old, new in differences(to_mapping(began), to_mapping(config)):
-        if name.startswith(FREE) or (longer and name == "data.phases"):
+        free = name.startswith("mesh.") or name in FREE
+        if free or (longer and name == "data.phases"):
             continue
         if name == "train.steps" and longer:
             _check_same_so_far(config, began)

@@ -35,6 +35,7 @@ from bert_jax.data.loader import read
 from bert_jax.data.share import Share
 from bert_jax.errors import Preempted, UserError
 from bert_jax.inputs import open_inputs
+from bert_jax.models.kernels import resolve
 from bert_jax.objectives import build_objective
 from bert_jax.objectives.mlm import with_natural_bias
 from bert_jax.store import Folder, reach
@@ -110,7 +111,10 @@ def pretrain(
     Raises Preempted where it was told to stop before the end.
     """
     # What is learned, and how. Built first: a wrong field is told before any work is done.
-    train = config.train
+    train, told = config.train, config
+    lengths = {config.data.sequence_length, *(one.data.sequence_length for one in config.phases)}
+    model, attention = resolve(config.model, jax.default_backend(), sorted(lengths))
+    config = replace(config, model=model)
     objective = build_objective(config.objective, config.model, config.generator)
     step_flops = flops_by_phase(config, objective, mesh)
     tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
@@ -120,7 +124,9 @@ def pretrain(
     # Data, and the workdir: what it holds is enough to use the model.
     inputs = open_inputs(config, objective.coefficients, Share(*batch_parts(mesh)))
     print(inputs.description)
-    locked = open_workdir(workdir, config, inputs.manifest, inputs.tokenizer, init, begun)
+    if attention:
+        print(attention)
+    locked = open_workdir(workdir, told, inputs.manifest, inputs.tokenizer, init, begun)
 
     # State: from the newest checkpoint that can be read, else from `init`, else new.
     checkpoints = Checkpoints(workdir, train.keep, train.keep_best, train.keep_every)

@@ -141,7 +141,7 @@ def _from_workdir(folder: Folder, part: str | None = None) -> dict[str, Pretrain
     if finetuned.is_finetuned(workdir):
         return {"": _from_finetuned(workdir, step)}
     config = configs.load(workdir)
-    model = replace(config.model, dtype="float32")
+    model = replace(config.model, dtype="float32", attention="einsum")
     objective = build_objective(config.objective, model, config.generator)
     names = objective.parts if part is None else (part or objective.parts[0],)
     if not set(names) <= set(objective.parts):
@@ -163,7 +163,8 @@ def _from_finetuned(workdir: Folder, step: int | None) -> Pretrained:
     """Of its best epoch, where no step is named. Where adapters were trained, they are put into
     the model that they were trained in."""
     facts, best = finetuned.read_model(workdir)
-    size, heads, adapt = replace(facts.model, dtype="float32"), (facts.head,), facts.adapt
+    size = replace(facts.model, dtype="float32", attention="einsum")
+    heads, adapt = (facts.head,), facts.adapt
     base = _base(workdir, facts) if facts.base else None
 
     def fresh() -> tuple[nnx.State, nnx.State]:

@@ -79,6 +79,7 @@ def get_config(name: str = "base") -> ConfigDict:
         vocab_multiple=128,
         dtype="bfloat16",
         scan_layers=True,
+        attention="einsum",
         remat="none",
     )
     config.objective.mlm = 1.0

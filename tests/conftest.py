@@ -2,7 +2,6 @@
 compiled programs are kept between runs."""
 
 import contextlib
-import gc
 import io
 import os
 import signal
@@ -32,9 +31,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # of the program
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 install_import_hook("bert_jax", "beartype.beartype")  # for all that is imported from here on
-
-# Tracing makes many small objects, and Python looked through all of them again and again.
-gc.set_threshold(100_000, 20, 50)
 
 from tests import tiny  # noqa: E402
 

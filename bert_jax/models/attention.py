@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, Key
 from bert_jax.models.adapters import PLAIN, AdaptConfig, update_of
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.initializers import normal, zeros
-from bert_jax.models.kernels import einsum_attention
+from bert_jax.models.kernels import KERNELS
 from bert_jax.models.sharding import RULES
 
 
@@ -21,6 +21,7 @@ class Attention(nnx.Module):
         self.out_kernel = normal(config, rngs, "out_kernel_nhd", (N, H, D))
         self.out_bias = zeros("vector_d", (D,))
         self.dropout_rate = config.attention_dropout
+        self.attend = KERNELS[config.attention].attend
         self.query_update = update_of("query", config, rngs, adapt)
         self.key_update = update_of("key", config, rngs, adapt)
         self.value_update = update_of("value", config, rngs, adapt)
@@ -39,7 +40,7 @@ class Attention(nnx.Module):
         query, key, value = qkv + self.qkv_bias[...][:, None, None].astype(x.dtype)
         query, key = self.query_update(x, query), self.key_update(x, key)
         value = self.value_update(x, value)
-        mixed = einsum_attention(query, key, value, segment_ids, self.dropout_rate, dropout_keys)
+        mixed = self.attend(query, key, value, segment_ids, self.dropout_rate, dropout_keys)
         out = jnp.einsum(
             "bsnh,nhd->bsd", mixed, self.out_kernel[...].astype(x.dtype),
             out_sharding=RULES.hidden_bsd,

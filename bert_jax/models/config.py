@@ -16,6 +16,7 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "full", "dots")
+ATTENTION = ("einsum", "splash", "cudnn", "auto")
 _MOST_PIECES = 1 << 22  # four times the largest vocabulary that was published
 
 
@@ -47,6 +48,9 @@ class EncoderConfig:
     vocab_multiple: int = 128  # inside, V is padded to a multiple of this; never set by the mesh
     dtype: str = "float32"  # of the arithmetic; parameters are always float32
     scan_layers: bool = True  # one compiled block for all layers; False unrolls them
+    # What computes attention: einsum (the only one with attention_dropout), splash on a TPU, cudnn
+    # on a GPU; auto takes the platform's where it can (models/kernels.py). Decides no parameter.
+    attention: str = "einsum"
     # What the backward pass computes again instead of storing it: none, full (all inside a block)
     # or dots (all but its matrix products with parameters).
     remat: str = "none"
@@ -82,7 +86,7 @@ class EncoderConfig:
                 raise UserError(f"model.{name}={getattr(self, name)}: must be in [0, 1)")
         for name, choices in (
             ("activation", ACTIVATIONS), ("pooler_activation", POOLER_ACTIVATIONS),
-            ("dtype", DTYPES), ("remat", REMAT), ("share", SHARED),
+            ("dtype", DTYPES), ("remat", REMAT), ("share", SHARED), ("attention", ATTENTION),
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise UserError(

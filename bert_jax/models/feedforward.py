@@ -31,7 +31,8 @@ class Mlp(nnx.Module):
         self.up_bias = zeros("up_bias_f", (F,))
         self.down_kernel = normal(config, rngs, "down_kernel_fd", (F, D))
         self.down_bias = zeros("vector_d", (D,))
-        self.activation = ACTIVATIONS[config.activation]
+        # Stored for the backward pass is what goes in, and not each of its operations.
+        self.activation = jax.checkpoint(ACTIVATIONS[config.activation], prevent_cse=False)
         self.up_update = update_of("up", config, rngs, adapt)
         self.down_update = update_of("down", config, rngs, adapt)
 

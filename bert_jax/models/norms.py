@@ -1,5 +1,7 @@
 """Layer normalisation (Ba et al. 2016), in float32 whatever the compute dtype."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,9 +17,17 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        wide = x.astype(jnp.float32)
-        mean = jnp.mean(wide, axis=-1, keepdims=True)
-        # Two passes: E[x²] − E[x]² loses the digits that the 1e-4 comparison needs.
-        variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
-        normal = (wide - mean) * jax.lax.rsqrt(variance + self.epsilon)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return _normalized(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+# The backward pass reads x again; what JAX would store for it is three times x in float32.
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=3)
+def _normalized(
+    x: Float[Array, "*rows D"], scale: Float[Array, "D"], bias: Float[Array, "D"], epsilon: float
+) -> Float[Array, "*rows D"]:
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, axis=-1, keepdims=True)
+    # Two passes: E[x²] − E[x]² loses the digits that the 1e-4 comparison needs.
+    variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
+    normal = (wide - mean) * jax.lax.rsqrt(variance + epsilon)
+    return (normal * scale + bias).astype(x.dtype)

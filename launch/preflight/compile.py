@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from bert_jax.config import RunConfig
 from bert_jax.data.config import DataConfig
 from bert_jax.errors import UserError
+from bert_jax.models.kernels import resolve
 from bert_jax.models.sharding import RULES
 from bert_jax.objectives import build_objective
 from bert_jax.training.flops import Pass, train_flops
@@ -68,7 +69,9 @@ class Step:
 
     def __init__(self, config: RunConfig, devices: list[Any]):
         batches = [phase.data.batch_size for phase in config.phases]
-        self.config = config
+        lengths = [phase.data.sequence_length for phase in config.phases]
+        model, _ = resolve(config.model, devices[0].platform, lengths)
+        self.config = config = replace(config, model=model)
         self.mesh: Mesh = build_mesh(config.mesh, config.data.batch_size, batches, devices)
         self._objective = build_objective(config.objective, config.model, config.generator)
         for one in self._passes(config.data):
@@ -91,6 +94,17 @@ class Step:
     def flops(self, data: DataConfig) -> int:
         """Of one step, on all devices, by the convention of the MFU that training logs."""
         return train_flops(self._passes(data), data.sequence_length) * data.batch_size
+
+    def attention_flops(self, data: DataConfig) -> int:
+        """Of QKᵀ and of weights times V in a step, on all devices: two products forward, and five
+        backward in a kernel, which computes the scores again."""
+        S = data.sequence_length
+        tokens = S * data.batch_size
+        return sum(
+            one.config.num_layers * 2 * S * one.config.hidden_size * tokens
+            * (7 if one.trained else 2)
+            for one in self._passes(data)
+        )  # fmt: skip
 
     def batch(self, data: DataConfig) -> dict[str, jax.ShapeDtypeStruct]:
         """The fields that the step reads, as the loader makes them."""

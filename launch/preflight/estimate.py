@@ -42,6 +42,9 @@ def phase_facts(
         "kernels": sum(kernel_seconds(one, chip) for one in cost.kernels),
         "unestimated": sum(cost.unestimated.values()) * chip.devices / chip.hbm_bandwidth,
     }
+    if any(one.flops is None for one in cost.kernels):  # those of attention, which do not say them
+        compute = step.attention_flops(data) / (chips * chip.peak)
+        seconds["kernels"] = max(seconds["kernels"], compute / KERNEL_SHARE)
     flops = step.flops(data)
     seconds["step"] = sum(seconds.values())
     network = [one for one in cost.collectives if one.over == "ici"]

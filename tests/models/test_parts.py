@@ -8,7 +8,7 @@ from flax import nnx
 from scipy import special
 
 from bert_jax.models.config import EncoderConfig
-from bert_jax.models.dropout import dropout, fold, row_keys
+from bert_jax.models.dropout import dropout, fold, kept, row_keys
 from bert_jax.models.feedforward import ACTIVATIONS
 from bert_jax.models.heads import MaskedTokenHead
 from bert_jax.models.kernels import einsum_attention
@@ -46,17 +46,45 @@ def test_gelu_is_the_erf_form():
     np.testing.assert_allclose(ACTIVATIONS["gelu"](x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(64, 50, 41), (64, 3, 7, 7)])
-def test_dropout_keeps_the_mean_and_drops_the_rate(shape):
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("shape", [(64, 50, 41), (64, 3, 7, 7), (64, 770)])
+def test_dropout_keeps_the_mean_and_drops_the_rate(shape, rate):
     keys = row_keys(jax.random.key(0), jnp.arange(64))
     x = jnp.ones(shape)
-    y = np.asarray(dropout(x, 0.1, keys))
+    y = np.asarray(dropout(x, rate, keys))
     assert y.shape == shape
-    deviation = np.sqrt(0.1 * 0.9 / y.size)
-    assert abs(np.mean(y == 0) - 0.1) < 4 * deviation
-    assert abs(y.mean() - 1) < 5 * deviation
+    deviation = np.sqrt(rate * (1 - rate) / y.size)
+    assert abs(np.mean(y == 0) - rate) < 4 * deviation
+    assert abs(y.mean() - 1) < 4 * deviation / (1 - rate)
     np.testing.assert_array_equal(dropout(x, 0.1, None), x)
     np.testing.assert_array_equal(dropout(x, 0.0, keys), x)
+
+
+def test_dropout_of_neighbours_is_independent():
+    """Of the four elements that share a block, of those beside each other on each axis, and of the
+    rows: no correlation beyond four deviations."""
+    keys = row_keys(jax.random.key(0), jnp.arange(64))
+    mask = 2.0 * np.asarray(kept((64, 2, 64, 48), 0.5, keys)) - 1
+    quarters = np.split(mask, 4, axis=2)
+    pairs = [(quarters[a], quarters[b]) for a in range(4) for b in range(a)]
+    for axis in range(4):
+        one, other = np.split(mask[::2] if axis == 0 else mask, 2, axis=axis)
+        pairs.append((one, other))
+        size = mask.shape[axis]
+        pairs.append((mask.take(range(size - 1), axis), mask.take(range(1, size), axis)))
+    for one, other in pairs:
+        assert abs(np.mean(one * other)) < 4 / np.sqrt(one.size)
+
+
+def test_dropout_bits_are_threefrys():
+    """Key and counter 0 give 6b200159 99ba4efe, by the published test of the generator (Salmon et
+    al. 2011, Threefry-2x32 of 20 rounds); an element is left where its 16 bits are below."""
+    words = (0x0159, 0x6B20, 0x4EFE, 0x99BA)
+    key = jax.random.wrap_key_data(jnp.zeros((1, 2), jnp.uint32))
+    for place, word in enumerate(words):
+        for level, expected in ((word, False), (word + 1, True)):
+            found = kept((1, 4, 1), 1 - level / 65536, key)
+            assert bool(found[0, place, 0]) == expected
 
 
 def test_dropout_differs_by_row_layer_and_step():

@@ -1,5 +1,7 @@
 """Losses against their definitions."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,10 @@ from flax import nnx
 from scipy import special
 
 from bert_jax.errors import UserError
-from bert_jax.objectives import build_objective
+from bert_jax.models.encoder import Encoder
+from bert_jax.models.heads import MaskedTokenHead
+from bert_jax.objectives import build_objective, mlm
+from bert_jax.training.step import graph, init_parameters
 from tests import tiny
 
 pytestmark = pytest.mark.tree_mode
@@ -60,6 +65,58 @@ def test_an_untrained_model_is_as_good_as_chance(module, mesh):
     mlm, nsp = (float(a / w) for a, w in losses.terms.values())
     assert abs(mlm - np.log(tiny.VOCAB)) < 0.2
     assert abs(nsp - np.log(2)) < 0.2
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_logits_in_parts_give_the_same_loss(monkeypatch, shape, parts):
+    """Loss, accuracy and gradient, where all logits of a device would be too many; parts that do
+    not divide the slots too."""
+    devices = jax.devices()[: np.prod(shape)]
+    mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), devices=devices)
+    objective = build_objective({"mlm": 1.0}, tiny.MODEL)
+    graphdef = graph(objective, tiny.MODEL)
+
+    def outcome():
+        with jax.set_mesh(mesh):
+            parameters = init_parameters(objective, tiny.MODEL, 0)
+            batch = tiny.on_mesh(mesh, tiny.random_batch())
+
+            def loss(parameters):
+                losses = objective.loss(nnx.merge(graphdef, parameters), batch, None)
+                return losses.terms["mlm"][0], losses
+
+            compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(parameters).compile()
+            found = jax.tree.leaves(compiled(parameters))
+            return jax.device_get(found), compiled.as_text()
+
+    expected, all_at_once = outcome()
+    rows, slots = tiny.random_batch()["mlm_positions"].shape
+    a_device = 4 * rows * slots * 256 // mesh.size
+    monkeypatch.setattr(mlm, "LOGITS", a_device // parts + 1)
+    found, in_parts = outcome()
+    assert in_parts != all_at_once  # it was another program
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_in_parts_take_less_memory(monkeypatch, mesh):
+    config = replace(tiny.MODEL, vocab_size=8192)
+    head, encoder = MaskedTokenHead(config, nnx.Rngs(0)), Encoder(config, nnx.Rngs(1))
+    term = mlm.MaskedLanguageModel()
+    batch = tiny.on_mesh(mesh, tiny.random_batch())
+    hidden = tiny.on_mesh(mesh, {"hidden": np.zeros((8, 32, 32), np.float32)})["hidden"]
+
+    def bytes_of():
+        def loss(hidden):
+            return term.loss(head, encoder, hidden, batch).terms["mlm"][0]
+
+        compiled = jax.jit(jax.grad(loss)).lower(hidden).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    whole = bytes_of()
+    monkeypatch.setattr(mlm, "LOGITS", 1 << 18)
+    assert bytes_of() < whole / 2
 
 
 def test_a_term_of_coefficient_zero_is_left_out(mesh):

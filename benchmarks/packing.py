@@ -1,0 +1,101 @@
+"""Rows of 512 packed from short documents, beside a document a row and padding.
+
+  python -m benchmarks.packing --size='L12 D768'
+
+The documents are those of installed-docs, as data.format=doc-sentences cuts them; what differs is
+data.packing alone. Both take whole steps of a BERT on batches of as many rows, through the loader,
+in turns: A B A B A B. Counted are real tokens a second of wall time, no padding, after a step that
+compiles; the table has the median of the turns, and the share of a row that is tokens.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import turns
+from bert_jax.data.config import CorpusConfig, DataConfig
+from bert_jax.data.examples import build_examples
+from bert_jax.data.loader import TrainingBatches
+from bert_jax.data.prepare import cached
+from bert_jax.data.records import Rows
+from bert_jax.data.tokenizers import load_tokenizer
+from bert_jax.models.config import EncoderConfig
+from bert_jax.objectives import build_objective
+from bert_jax.training.mesh import one_device
+from bert_jax.training.optim import OptimizerConfig, build_optimizer
+from bert_jax.training.step import init_state, make_train_step
+
+TURNS, STEPS, BAR = 3, 4, 2.0
+VOCABULARY = 8192
+DATA = DataConfig(512, 4, "doc-sentences", pairs="none", max_predictions=77)
+SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, action="append", help="else the first alone")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    arguments = parser.parse_args()
+    figures = {}
+    print(f"{turns.versions('jax', 'jaxlib')}; {turns.cores()} cores\n")
+    print("| | a row is tokens | real tokens a second (turns) | times padded | bar |")
+    print("|---|---|---|---|---|", flush=True)
+    with jax.set_mesh(one_device()):
+        for size in arguments.size or list(SIZES)[:1]:
+            found = figures[size] = measured(*SIZES[size])
+            middle = {name: statistics.median(one["speeds"]) for name, one in found.items()}
+            for name, one in found.items():
+                times = f"{middle[name] / middle['padded']:.2f} | {BAR:g}"
+                print(
+                    f"| {size} B{DATA.batch_size} S{DATA.sequence_length}, {name} "
+                    f"| {one['full']:.0%} | {turns.cell(one['speeds'], '.0f')} "
+                    f"| {times if name == 'packed' else ' | '} |",
+                    flush=True,
+                )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measured(layers: int, width: int) -> dict[str, dict[str, Any]]:
+    config = EncoderConfig(
+        vocab_size=VOCABULARY, hidden_size=width, num_layers=layers, num_heads=width // 64,
+        intermediate_size=4 * width, max_positions=DATA.sequence_length, pooler=False,
+    )  # fmt: skip
+    prepared = Path(str(cached(CorpusConfig(), VOCABULARY, lambda *_: None)))
+    rows, vocabulary = Rows(prepared, "train"), load_tokenizer(prepared / "tokenizer").vocabulary
+    objective = build_objective({"mlm": 1.0}, config)
+    tx = build_optimizer(OptimizerConfig(warmup_steps=1), 10_000)
+    step = make_train_step(objective, config, tx, 0)
+    state, done = init_state(objective, config, tx, 0), 0
+    batches = {}
+    for name in ("padded", "packed"):
+        data = replace(DATA, packing=name == "packed")
+        examples = build_examples(rows, vocabulary, data)
+        batches[name] = TrainingBatches(examples, data, vocabulary, 0, 10_000)
+    found: dict[str, dict[str, Any]] = {name: {"speeds": [], "full": 0.0} for name in batches}
+    for turn in range(TURNS + 1):  # the first compiles
+        for name, one in found.items():
+            begin, tokens = time.monotonic(), 0
+            for _ in range(STEPS if turn else 1):
+                batch = batches[name][done]
+                batch = jax.device_put({field: batch[field] for field in objective.fields})
+                state, metrics = jax.block_until_ready(step(state, batch))
+                tokens += int(metrics["real_tokens"])
+                done += 1
+            if turn:
+                one["speeds"].append(tokens / (time.monotonic() - begin))
+                places = STEPS * DATA.batch_size * DATA.sequence_length
+                one["full"] += tokens / places / TURNS
+    return found
+
+
+if __name__ == "__main__":
+    main()
