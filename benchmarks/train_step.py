@@ -102,7 +102,7 @@ def make(case: Case, folder: Path) -> None:
     )  # fmt: skip
     special = "[PAD] [UNK] [CLS] [SEP] [MASK]"
     words = train_tokenizer(
-        "wordpiece", iter(["a few words"] * 9), 60, True, special
+        "wordpiece", iter(["a few words"] * 9), 24, True, special
     )  # never asked
     with jax.set_mesh(one_device()):
         state = nnx.state(build_pretrained(config, ("mlm",), nnx.Rngs(0)), nnx.Param)
