@@ -10,13 +10,10 @@ each. The table has the median of the turns in milliseconds and how many times t
 it is; that both give the same numbers is for tests/models/test_kernels.py.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +30,8 @@ TOKENS = {"cpu": 4096, "gpu": 65_536, "tpu": 65_536}  # of a batch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = turns.parser(__doc__)
     parser.add_argument("--length", type=int, action="append", help="of rows; else 128, 512, 1024")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     platform = jax.default_backend()
     kernels = [name for name, one in KERNELS.items() if one.platform in ("", platform)]
@@ -66,8 +60,7 @@ def main() -> None:
                     figures[f"{rows} x {length}, {name}, {kernel}"] = found[kernel]
                     times = statistics.median(found["einsum"]) / statistics.median(found[kernel])
                     print(f"{row}| {turns.cell(found[kernel], '.2f')} | {times:.2f} |", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    turns.write(figures, arguments.json)
 
 
 def cases(rows: int, length: int) -> dict[str, np.ndarray]:

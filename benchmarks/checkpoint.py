@@ -8,18 +8,14 @@ to the host as well as the cores that the writing takes from the steps. Told as 
 share that it is of 500 steps; the table has the median of the turns.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks import turns
-from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives import build_objective
 from bert_jax.store import reach
 from bert_jax.training.checkpoint import Checkpoints
@@ -29,38 +25,30 @@ from bert_jax.training.step import init_state, make_train_step
 
 TURNS, STEPS, EVERY, BAR = 3, 12, 500, 0.02
 ROWS, LENGTH, SLOTS, VOCABULARY = 16, 128, 20, 30_522
-SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=SIZES, action="append", help="else the first alone")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser = turns.parser(__doc__)
+    parser.add_argument("--size", choices=turns.SIZES, action="append", help="else the first alone")
     arguments = parser.parse_args()
     print(f"{turns.versions('jax', 'orbax-checkpoint')}; {jax.devices()[0].device_kind}\n")
     print("| | state, MB | a step, s | the checkpoint, s (turns) | of 500 steps | bar |")
     print("|---|---|---|---|---|---|", flush=True)
     figures = {}
     with jax.set_mesh(one_device()):
-        for size in arguments.size or list(SIZES)[:1]:
-            found = figures[size] = measured(*SIZES[size])
+        for size in arguments.size or list(turns.SIZES)[:1]:
+            found = figures[size] = measured(*turns.SIZES[size])
             share = statistics.median(found["cost"]) / (EVERY * found["step"])
             print(
                 f"| {size} B{ROWS} S{LENGTH} | {found['bytes'] / 1e6:.0f} | {found['step']:.3f} "
                 f"| {turns.cell(found['cost'], '.2f')} | {share:.2%} | {BAR:.0%} |",
                 flush=True,
             )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    turns.write(figures, arguments.json)
 
 
 def measured(layers: int, width: int) -> dict:
-    config = EncoderConfig(
-        vocab_size=VOCABULARY, hidden_size=width, num_layers=layers, num_heads=width // 64,
-        intermediate_size=4 * width, max_positions=LENGTH, pooler=False,
-    )  # fmt: skip
+    config = turns.encoder(layers, width, VOCABULARY, max_positions=LENGTH, pooler=False)
     objective = build_objective({"mlm": 1.0}, config)
     tx = build_optimizer(OptimizerConfig(warmup_steps=1), 10_000)
     state, step = init_state(objective, config, tx, 0), make_train_step(objective, config, tx, 0)

@@ -30,12 +30,9 @@ BAR = {128: 2.0, 512: 3.0}  # times the collator
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = turns.parser(__doc__)
     parser.add_argument("--oracle", default=".venv-oracle/bin/python", help="has transformers")
     parser.add_argument("--prepared", help="a folder of WordPiece; else installed-docs is taken")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--turn", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--lists", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -44,7 +41,8 @@ def main() -> None:
         return print(json.dumps(turn(Path(arguments.prepared), arguments.lists)))
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, lists = arguments.prepared or str(installed_docs()), Path(folder) / "lists.npz"
+        prepared = arguments.prepared or str(turns.installed_docs())
+        lists = Path(folder) / "lists.npz"
         runs = [
             turns.run(
                 python, __file__, f"--turn={name}", f"--prepared={prepared}", f"--lists={lists}"
@@ -57,15 +55,7 @@ def main() -> None:
         for name, value in one.items():
             figures.setdefault(name, []).append(value)
     table(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def installed_docs() -> Path:
-    from bert_jax.data.config import CorpusConfig
-    from bert_jax.data.prepare import cached
-
-    return Path(str(cached(CorpusConfig(), 8192, lambda *_: None)))
+    turns.write(figures, arguments.json)
 
 
 def ours(prepared: Path, lists: Path) -> dict:

@@ -8,8 +8,6 @@ in turns: A B A B A B. Counted are real tokens a second of wall time, no padding
 compiles; the table has the median of the turns, and the share of a row that is tokens.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -24,27 +22,22 @@ from benchmarks import turns
 from bert_jax.data.config import CorpusConfig, DataConfig
 from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import TrainingBatches
-from bert_jax.data.prepare import cached, prepare
+from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Rows
 from bert_jax.data.tokenizers import load_tokenizer
-from bert_jax.models.config import EncoderConfig
 from bert_jax.objectives import build_objective
 from bert_jax.training.mesh import one_device
 from bert_jax.training.optim import OptimizerConfig, build_optimizer
 from bert_jax.training.step import init_state, make_train_step
 
 TURNS, STEPS, BAR = 3, 4, 2.0
-VOCABULARY, LONGEST = 8192, 256
+LONGEST = 256
 DATA = DataConfig(512, 4, "doc-sentences", pairs="none", max_predictions=77)
-SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=SIZES, action="append", help="else the first alone")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser = turns.parser(__doc__)
+    parser.add_argument("--size", choices=turns.SIZES, action="append", help="else the first alone")
     arguments = parser.parse_args()
     figures = {}
     folder = tempfile.TemporaryDirectory()
@@ -54,8 +47,8 @@ def main() -> None:
     print("| | a row is tokens | real tokens a second (turns) | times padded | bar |")
     print("|---|---|---|---|---|", flush=True)
     with jax.set_mesh(one_device()):
-        for size in arguments.size or list(SIZES)[:1]:
-            found = figures[size] = measured(prepared, *SIZES[size])
+        for size in arguments.size or list(turns.SIZES)[:1]:
+            found = figures[size] = measured(prepared, *turns.SIZES[size])
             middle = {name: statistics.median(one["speeds"]) for name, one in found.items()}
             for name, one in found.items():
                 times = f"{middle[name] / middle['padded']:.2f} | {BAR:g}"
@@ -65,13 +58,12 @@ def main() -> None:
                     f"| {times if name == 'packed' else ' | '} |",
                     flush=True,
                 )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    turns.write(figures, arguments.json)
 
 
 def short_documents(folder: Path) -> tuple[Path, float]:
     """A prepared corpus of them, and their mean length in tokens."""
-    whole = Path(str(cached(CorpusConfig(), VOCABULARY, lambda *_: None)))
+    whole = turns.installed_docs()
     rows, tokenizer = Rows(whole, "train"), load_tokenizer(whole / "tokenizer")
     numbers = np.arange(len(rows))
     documents: dict[int, list[int]] = {}
@@ -82,15 +74,14 @@ def short_documents(folder: Path) -> tuple[Path, float]:
     text = folder / "short.txt"
     text.write_text("\n\n".join(tokenizer.decode(ids) for ids in short) + "\n")
     config = CorpusConfig(source=str(text), tokenizer=str(whole / "tokenizer"))
-    prepare(config, VOCABULARY, folder / "prepared", lambda *_: None)
+    prepare(config, turns.VOCABULARY, folder / "prepared", lambda *_: None)
     return folder / "prepared", float(np.mean([len(ids) for ids in short]))
 
 
 def measured(prepared: Path, layers: int, width: int) -> dict[str, dict[str, Any]]:
-    config = EncoderConfig(
-        vocab_size=VOCABULARY, hidden_size=width, num_layers=layers, num_heads=width // 64,
-        intermediate_size=4 * width, max_positions=DATA.sequence_length, pooler=False,
-    )  # fmt: skip
+    config = turns.encoder(
+        layers, width, turns.VOCABULARY, max_positions=DATA.sequence_length, pooler=False
+    )
     rows, vocabulary = Rows(prepared, "train"), load_tokenizer(prepared / "tokenizer").vocabulary
     objective = build_objective({"mlm": 1.0}, config)
     tx = build_optimizer(OptimizerConfig(warmup_steps=1), 10_000)

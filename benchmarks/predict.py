@@ -25,7 +25,6 @@ import numpy as np
 from benchmarks import turns
 
 TEXTS, SECONDS, TURNS = 64, 1.0, 3
-SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
 TASKS = {"fill-mask": "mlm", "classify": "classify"}  # and the head
 BATCHES = (1, 32)
 BAR = {1: 1.0, 32: 1.5}  # times the pipeline
@@ -34,12 +33,9 @@ TOP_K = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = turns.parser(__doc__)
     parser.add_argument("--oracle", default=".venv-oracle/bin/python", help="has transformers")
-    parser.add_argument("--size", choices=SIZES, action="append", help="else the first alone")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--size", choices=turns.SIZES, action="append", help="else the first alone")
     parser.add_argument("--turn", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -48,7 +44,7 @@ def main() -> None:
         return print(json.dumps(measured(turn, arguments.folder)))
 
     figures: dict[str, list] = {}
-    for size in arguments.size or list(SIZES)[:1]:
+    for size in arguments.size or list(turns.SIZES)[:1]:
         with tempfile.TemporaryDirectory() as folder:
             make(size, Path(folder))
             for number in range(TURNS):
@@ -67,8 +63,7 @@ def main() -> None:
                     for name, value in one["speeds"].items():
                         figures.setdefault(f"{size}, {name}", []).append(value)
     table(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    turns.write(figures, arguments.json)
 
 
 def make(size: str, folder: Path) -> None:
@@ -78,24 +73,18 @@ def make(size: str, folder: Path) -> None:
 
     from bert_jax import pretrained
     from bert_jax.convert import convert
-    from bert_jax.data.config import CorpusConfig
-    from bert_jax.data.prepare import cached
     from bert_jax.data.records import Rows
     from bert_jax.data.tokenizers import load_tokenizer
-    from bert_jax.models.config import EncoderConfig
     from bert_jax.objectives import build_pretrained
     from bert_jax.training.mesh import one_device
 
     jax.config.update("jax_platforms", "cpu")
-    prepared = Path(str(cached(CorpusConfig(), 8192, lambda *_: None)))
+    prepared = turns.installed_docs()
     words = load_tokenizer(prepared / "tokenizer")
-    layers, width = SIZES[size]
     for head in TASKS.values():
-        config = EncoderConfig(
-            vocab_size=words.vocab_size, hidden_size=width, num_layers=layers,
-            num_heads=width // 64, intermediate_size=4 * width, max_positions=512,
-            num_labels=3, pooler=head == "classify",
-            initializer_stddev=0.1,  # so that outputs differ
+        config = turns.encoder(
+            *turns.SIZES[size], words.vocab_size, max_positions=512, num_labels=3,
+            pooler=head == "classify", initializer_stddev=0.1,  # so that outputs differ
         )  # fmt: skip
         with jax.set_mesh(one_device()):
             state = nnx.state(build_pretrained(config, (head,), nnx.Rngs(0)), nnx.Param)

@@ -10,18 +10,16 @@ one chip's peak; `step` and the MFU behind it have collectives and operations wi
 as well, none of them overlapped. Status 1 where no batch of a row fits.
 """
 
-import argparse
 import importlib
-import json
 import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from benchmarks import turns
 from bert_jax.config import from_mapping
 from configs.common import differing
 from launch.preflight.chips import parse
@@ -55,13 +53,10 @@ ROWS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = turns.parser(__doc__)
     parser.add_argument("--row", action="append", choices=ROWS, help="these alone; else all")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of all")
     parser.add_argument("--batch", type=int, help="rows a chip, in the place of a row's own")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
     jax.config.update("jax_enable_compilation_cache", False)
@@ -78,8 +73,7 @@ def main() -> None:
         batches = (arguments.batch,) if arguments.batch else row.batches
         figures[name] = [measure(row, batch, changes) for batch in batches]
         print(line(name, row, figures[name]), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    turns.write(figures, arguments.json)
     fits = all(any(one["fits"] for one in tried) for tried in figures.values())
     sys.exit(0 if fits else 1)
 

@@ -52,12 +52,9 @@ CASES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = turns.parser(__doc__)
     parser.add_argument("--oracle", default=".venv-oracle/bin/python", help="has transformers")
     parser.add_argument("--case", choices=CASES, action="append", help="these alone; else all")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--turn", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -78,8 +75,7 @@ def main() -> None:
                     tried.append(turns.run(python, __file__, *words, threads=turns.cores(), **cold))
                 compare(name, {turn: tried[-1]["loss"] for turn, tried in found.items()})
     table(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    turns.write(figures, arguments.json)
 
 
 def make(case: Case, folder: Path) -> None:
@@ -90,20 +86,14 @@ def make(case: Case, folder: Path) -> None:
     from bert_jax import pretrained
     from bert_jax.convert import convert
     from bert_jax.data.tokenizers import train_tokenizer
-    from bert_jax.models.config import EncoderConfig
     from bert_jax.objectives import build_pretrained
     from bert_jax.training.mesh import one_device
 
     jax.config.update("jax_platforms", "cpu")
-    config = EncoderConfig(
-        vocab_size=VOCABULARY, hidden_size=case.width, num_layers=case.layers,
-        num_heads=case.width // 64, intermediate_size=4 * case.width, max_positions=512,
-        pooler=False,
-    )  # fmt: skip
+    config = turns.encoder(case.layers, case.width, VOCABULARY, max_positions=512, pooler=False)
     special = "[PAD] [UNK] [CLS] [SEP] [MASK]"
-    words = train_tokenizer(
-        "wordpiece", iter(["a few words"] * 9), 24, True, special
-    )  # never asked
+    never_asked = iter(["a few words"] * 9)
+    words = train_tokenizer("wordpiece", never_asked, 24, True, special)
     with jax.set_mesh(one_device()):
         state = nnx.state(build_pretrained(config, ("mlm",), nnx.Rngs(0)), nnx.Param)
         convert(pretrained.Pretrained("bench", config, ("mlm",), state, words), folder / "model")

@@ -1,5 +1,7 @@
-"""What the benchmarks beside a peer share: each side in its own environment, in turns."""
+"""What benchmarks share: their options, the model and the text that they take, and, beside a peer,
+each side in its own environment, in turns."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -8,8 +10,46 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a peer's Python may lack what it needs
+    from bert_jax.models.config import EncoderConfig
 
 ROOT = Path(__file__).parent.parent
+SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
+VOCABULARY = 8192  # of installed_docs
+
+
+def parser(told: str | None) -> argparse.ArgumentParser:
+    """With --json, for `write`."""
+    found = argparse.ArgumentParser(
+        description=told, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--json", type=Path, help="write the figures there too")
+    return found
+
+
+def write(figures: Any, path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def encoder(layers: int, width: int, vocab_size: int, **more: Any) -> "EncoderConfig":
+    """Of heads of 64, as BERT has them."""
+    from bert_jax.models.config import EncoderConfig
+
+    return EncoderConfig(
+        vocab_size=vocab_size, hidden_size=width, num_layers=layers, num_heads=width // 64,
+        intermediate_size=4 * width, **more,
+    )  # fmt: skip
+
+
+def installed_docs() -> Path:
+    """Prepared, in the cache."""
+    from bert_jax.data.config import CorpusConfig
+    from bert_jax.data.prepare import cached
+
+    return Path(str(cached(CorpusConfig(), VOCABULARY, lambda *_: None)))
 
 
 def run(python: str, program: str, *words: str, threads: int = 1, **environment: str) -> dict:

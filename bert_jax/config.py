@@ -100,6 +100,12 @@ class RunConfig:
     def phases(self) -> tuple[Phase, ...]:
         return phases(self.data, self.train.steps)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Of all rows, in tokens: those that are trained on and those held out."""
+        trained = {phase.data.sequence_length for phase in self.phases}
+        return sorted(trained | {self.data.sequence_length})
+
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
     """Raises UserError, in one line, for a field that does not exist or has the wrong type."""

@@ -135,11 +135,17 @@ def main() -> None:
 
 def check(task: TaskConfig) -> None:
     """Raises UserError where the task's files cannot be read, as training would."""
-    kind = KINDS[task.kind]
-    found = {name: list(kind.read(task, task.file(name))) for name in (task.train, task.dev)}
-    labels = label_set(task, found[task.train])
-    told = ", ".join(f"{len(records)} records in {name}" for name, records in found.items())
+    *both, labels = read_records(task)
+    files = zip(both, (task.train, task.dev), strict=True)
+    told = ", ".join(f"{len(records)} records in {name}" for records, name in files)
     print(told + (f"; labels {' '.join(labels.names)}" if labels else ""))
+
+
+def read_records(task: TaskConfig) -> tuple[list, list, LabelSet | None]:
+    """Those to train on, those to score, and the labels of the first."""
+    kind = KINDS[task.kind]
+    train, dev = (list(kind.read(task, task.file(name))) for name in (task.train, task.dev))
+    return train, dev, label_set(task, train)
 
 
 def finetune(
@@ -156,8 +162,7 @@ def finetune(
     # The model that it begins from, and what is labelled.
     source = pretrained.load(init)
     tokenizer = source.tokenizer
-    train_records, records = (list(kind.read(task, task.file(n))) for n in (task.train, task.dev))
-    labels = label_set(task, train_records)
+    train_records, records, labels = read_records(task)
     form = row_format(task, source.config)
     train = kind.examples(task, train_records, tokenizer, form, labels)
     dev = kind.examples(task, records, tokenizer, form, labels)

@@ -112,8 +112,7 @@ def pretrain(
     """
     # What is learned, and how. Built first: a wrong field is told before any work is done.
     train, told = config.train, config
-    lengths = {config.data.sequence_length, *(one.data.sequence_length for one in config.phases)}
-    model, attention = resolve(config.model, jax.default_backend(), sorted(lengths))
+    model, attention = resolve(config.model, jax.default_backend(), config.lengths)
     config = replace(config, model=model)
     objective = build_objective(config.objective, config.model, config.generator)
     step_flops = flops_by_phase(config, objective, mesh)

@@ -47,10 +47,6 @@ def task_spread(study: Study, plan: Plan, found: Sequence[Found]) -> list[Block]
                              "—" if spread is None else number(spread)])  # fmt: skip
         head = ["cell", "seeds", "median", "lowest", "highest", "standard deviation"]
         blocks += [Heading(f"Fine-tuned: {metric.label}, over seeds", 3), Table(head, rows)]
-        told = [words for name, words in plan.tasks.items()
-                if metric.name.startswith(f"task_{name}_")]  # fmt: skip
-        blocks += [Text(f"By {' '.join(w for w in words if not w.startswith('--data'))}.")
-                   for words in told]  # fmt: skip
     return blocks
 
 
@@ -95,6 +91,9 @@ def fairness(study: Study, plan: Plan) -> list[Block]:
             f"{name} was calibrated at {rate.steps_per_second:.3g} steps a second and "
             f"{rate.tokens:.0f} real tokens a step."
         )
+    for name, words in plan.tasks.items():
+        told = " ".join(word for word in words if not word.startswith("--data"))
+        items.append(f"Fine-tuned on {name} by {told}.")
     return [Heading("How it was compared"), Listed([*items, *study.notes])]
 
 

@@ -22,7 +22,7 @@ from bert_jax.files import write_whole
 from experiments import plan as plans, study as studies
 from experiments.document import Choice, Figure, markdown, page
 from experiments.results import collect, compare, metrics_of
-from experiments.run import WORKDIR, Parser, folder_of
+from experiments.run import WORKDIR, Parser, folder_of, program
 from experiments.sections import Report, document, verdicts
 from experiments.study import Study
 
@@ -36,8 +36,7 @@ def main(words: Sequence[str]) -> None:
     if not wanted or not set(wanted) <= set(begun):
         raise UserError(
             f"{root / (wanted[0] if wanted else '')}: nothing was run there; start "
-            f"python -m experiments.run {study.name} --scale={wanted[0] if wanted else 'smoke'}"
-            + ("" if options.workdir == WORKDIR else f" --workdir={options.workdir}")
+            + program("run", study, wanted[0] if wanted else "smoke", options.workdir)
         )
     if options.output and len(wanted) > 1:
         raise UserError(f"--output: is for one of {', '.join(wanted)}; name it with --scale")

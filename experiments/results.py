@@ -11,7 +11,7 @@ from bert_jax.errors import UserError
 from bert_jax.objectives import REPLACED_TERMS
 from bert_jax.training.metrics import read_metrics
 from experiments.plan import Arm, Plan
-from experiments.runs import PROBE, TASKS, Run, all_runs
+from experiments.runs import PROBE, SCORES, TASKS, Run, all_runs
 from experiments.statistics import Judged, Row, judge
 from experiments.study import Metric, Study
 
@@ -74,28 +74,24 @@ def collect(plan: Plan, folder: Path) -> list[Found]:
 def _found(run: Run) -> Found:
     outcome = run.outcome()
     records = read_metrics(run.workdir) if run.workdir.exists() else []
-    curve = _curve(run, records)
+    terms = _terms(run)
+    curve = _curve(run, records, terms)
+    lost = [stage for stage in outcome["stages"] if not run.wrote(stage)]
     scores: dict[str, float] = {}
-    if "pretrain" in outcome["stages"] and run.wrote("pretrain"):
+    if "pretrain" in outcome["stages"] and "pretrain" not in lost:
         scores |= curve[-1].scores if curve else {}
         scores |= {f"probe_{name}": value for name, value in _read(run.workdir / PROBE).items()}
-        for path in sorted((run.workdir / TASKS).glob("*/scores.json")):
+        for path in sorted((run.workdir / TASKS).glob(f"*/{SCORES}")):
             if path.parent.name in outcome["stages"]:
                 name, value = task_score(path)
                 scores[f"task_{path.parent.name}_{name}"] = value
-    return Found(
-        run, *_ending(run, outcome, curve), scores, curve, _last_start(run), _terms(run)
-    )  # fmt: skip
-
-
-def _ending(run: Run, outcome: Mapping[str, Any], curve: Sequence[Point]) -> tuple[str, str]:
-    """Its status, and why it is no other."""
-    lost = [stage for stage in outcome["stages"] if not run.wrote(stage)]
-    if outcome["status"] == "done" and lost:
-        return "incomplete", f"what {' and '.join(lost)} wrote is gone; start the study again"
-    if not outcome["status"] and run.steps_done():
-        return "unfinished", f"at step {run.steps_done()} of {run.arm.steps}"
-    return outcome["status"], outcome["why"]
+    status, why = outcome["status"], outcome["why"]
+    if status == "done" and lost:
+        status = "incomplete"
+        why = f"what {' and '.join(lost)} wrote is gone; start the study again"
+    elif not status and records:
+        status, why = "unfinished", f"at step {records[-1]['step']} of {run.arm.steps}"
+    return Found(run, status, why, scores, curve, _last_start(run), terms)
 
 
 def _last_start(run: Run) -> Mapping[str, Any]:
@@ -122,9 +118,11 @@ def task_score(path: Path) -> tuple[str, float]:
         raise UserError(f"{path}: has no scores; delete it and start the study again") from error
 
 
-def _curve(run: Run, records: Sequence[Mapping[str, Any]]) -> list[Point]:
+def _curve(
+    run: Run, records: Sequence[Mapping[str, Any]], terms: Sequence[str]
+) -> list[Point]:  # fmt: skip
     """The MLM of a generator is no score of the encoder that the run is about."""
-    replaced = bool(set(_terms(run)) & set(REPLACED_TERMS))
+    replaced = bool(set(terms) & set(REPLACED_TERMS))
     each = [
         (r["real_tokens"], r["tokens_per_second"]) for r in records if r.get("tokens_per_second")
     ]

@@ -29,6 +29,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bert_jax import cli
 from bert_jax.errors import UserError
@@ -90,7 +91,8 @@ def main(words: Sequence[str]) -> None:
     if found is None and not scale.proxy:
         preflight(plan, scale.topology, environment)
     known = {**(found.tasks if found else {}), **plan.tasks}
-    plan = replace(plan, corpus=corpus, corpus_sha256=digest, tasks=known)
+    common: dict[str, Any] = {"corpus": corpus, "corpus_sha256": digest, "tasks": known}
+    plan = replace(plan, **common)
     plans.save(plan, folder)  # from here on the same command alone goes on in this folder
     if texts:
         questions.write_texts(Path(corpus), texts, plans.shortest_row(study, scale, given))
@@ -102,8 +104,7 @@ def main(words: Sequence[str]) -> None:
         asked = [plan.arm(plan.baseline)]  # for the estimate alone
     rates = calibrate(plan, asked, folder, corpus, environment, launch, options.jobs)
     rates = {**plan.calibration, **rates}
-    plan = plans.build(study, options.scale, given, seeds, rates)
-    plan = replace(plan, corpus=corpus, corpus_sha256=digest, tasks=known)
+    plan = replace(plans.build(study, options.scale, given, seeds, rates), **common)
     plans.save(plan, folder)
 
     left = {arm.name for arm in plans.unknown(study, plan)}
@@ -113,8 +114,7 @@ def main(words: Sequence[str]) -> None:
     tell_time(plan, queue, options.jobs)
     run_all(queue, launch, options.jobs, environment)
     locked.close()
-    there = "" if options.workdir == WORKDIR else f" {shlex.quote(f'--workdir={options.workdir}')}"
-    print(f"python -m experiments.report {study.name} --scale={options.scale}{there}")
+    print(program("report", study, options.scale, options.workdir))
 
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -143,6 +143,12 @@ def folder_of(workdir: str, study: Study) -> Path:
             f"hosts mount; give such a one"
         )
     return Path(workdir).expanduser().resolve() / study.name
+
+
+def program(name: str, study: Study, scale: str, workdir: str) -> str:
+    """The command of run or report, to be pasted into a shell."""
+    words = ["python", "-m", f"experiments.{name}", study.name, f"--scale={scale}"]
+    return shlex.join([*words, *([] if workdir == WORKDIR else [f"--workdir={workdir}"])])
 
 
 def check_task(task: Task, environment: Mapping[str, str]) -> None:

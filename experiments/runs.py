@@ -127,9 +127,9 @@ class Run:
         """Whether what a stage leaves is there."""
         if stage == "pretrain":
             return self.is_complete() and (self.workdir / CONFIG).exists()
-        return (
-            self.workdir / (PROBE if stage == "probe" else f"{TASKS}/{stage}/{SCORES}")
-        ).exists()
+        if stage == "probe":
+            return (self.workdir / PROBE).exists()
+        return (self.workdir / TASKS / stage / SCORES).exists()
 
     def is_complete(self) -> bool:
         """Whether it was trained to its last step and scored there."""

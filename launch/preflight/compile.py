@@ -69,8 +69,7 @@ class Step:
 
     def __init__(self, config: RunConfig, devices: list[Any]):
         batches = [phase.data.batch_size for phase in config.phases]
-        lengths = [phase.data.sequence_length for phase in config.phases]
-        model, _ = resolve(config.model, devices[0].platform, lengths)
+        model, _ = resolve(config.model, devices[0].platform, config.lengths)
         self.config = config = replace(config, model=model)
         self.mesh: Mesh = build_mesh(config.mesh, config.data.batch_size, batches, devices)
         self._objective = build_objective(config.objective, config.model, config.generator)
