@@ -18,6 +18,7 @@ from experiments.charts import Series, Whisker
 from experiments.document import Block, Choice, Figure, Heading, Table, Text
 from experiments.plan import Arm, Plan
 from experiments.results import Comparison, Found, Line, beside_paper, listed, number, verdict
+from experiments.statistics import LEVEL
 from experiments.study import Metric, Study
 
 _BUDGET = {"steps": "steps", "flops": "FLOPs", "tokens": "tokens", "time": "wall time"}
@@ -145,7 +146,7 @@ def _numbers(line: Line) -> list[str]:
     if row is None:
         values = ", ".join(number(value) for value in line.values.values())
         return [f"({values})" if values else "", "", "", "", ""]
-    p = "" if row.p is None else "< 0.0001" if row.p < 1e-4 else f"{row.p:.4f}"
+    p = "" if row.p is None else _p(row.p)
     if row.differs:
         p = f"**{p}**"
     return [
@@ -153,6 +154,10 @@ def _numbers(line: Line) -> list[str]:
         "" if row.difference is None else number(row.difference, sign=True),
         _pair(row.difference_interval), p,
     ]  # fmt: skip
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _pair(interval: tuple[float, float] | None) -> str:
@@ -167,10 +172,17 @@ def noise_of(one: Comparison) -> str:
         f"{len(judged.seeds)} seeds as blocks). The smallest true difference that a study like "
         f"this finds in 80 of 100 cases: **{number(judged.detectable)}**."
     )
-    if judged.spread and judged.spread > 3:
+    if judged.unequal is not None and judged.unequal < 1 - LEVEL:
+        each = "; ".join(
+            f"{line.arm.cell} {_p(line.row.paired)}"
+            for line in one.lines
+            if line.row and line.row.paired is not None
+        )
         text += (
-            f" The noisiest cell has {judged.spread:.1f} times the noise of the quietest, while "
-            f"one noise is assumed for all: take p-values near 0.05 with care."
+            f" The noise is hardly of one size in all cells, as is assumed: the noisiest has "
+            f"{judged.spread:.1f} times that of the quietest; of studies with one noise "
+            f"{judged.unequal:.1%} look as uneven. By the noise of each pair alone (paired t, "
+            f"Holm) p is: {each}."
         )
     return text
 

@@ -5,7 +5,8 @@ seed_j + noise, the noise normal and of one size in all cells. A seed, which dec
 parameters and the order of the data, is a block: what it does to all cells alike is no noise.
 The noise is pooled over all cells, with (cells − 1)(seeds − 1) degrees of freedom. Differences to
 the baseline are judged together (Dunnett 1955): with probability 95% none of a study's differences
-that are 0 is called one. They have correlation 1/2, as all share the baseline.
+that are 0 is called one. They have correlation 1/2, as all share the baseline. Whether the noise is
+of one size in all cells is tested too, and beside it stand p-values that do not need it.
 """
 
 import math
@@ -19,19 +20,22 @@ from scipy import optimize, special, stats
 
 LEVEL = 0.95
 POWER = 0.8
+_SIMULATED = 4000  # studies of equal noise, to see how unequal it looks by chance
 
 
 @dataclass(frozen=True)
 class Row:
     """A cell: its mean with the 95% interval of its own seeds; of one that is compared, the
     difference to the baseline, the interval that holds for all together, and the p-value that is
-    adjusted for there being several."""
+    adjusted for there being several. `paired`: the p-value by the noise of this cell and the
+    baseline alone (Student's t of their differences, adjusted by Holm 1979)."""
 
     mean: float
     interval: tuple[float, float] | None  # None of a single seed
     difference: float | None = None
     difference_interval: tuple[float, float] | None = None
     p: float | None = None
+    paired: float | None = None
 
     @property
     def differs(self) -> bool:
@@ -42,14 +46,16 @@ class Row:
 class Judged:
     """`noise`: standard deviation of a run that its cell and its seed do not explain. `detectable`:
     the smallest true difference that such a study finds in 80 of 100 cases. None of both where
-    seeds or cells are too few. `spread`: the largest noise of a cell by the smallest."""
+    seeds or cells are too few. `spread`: the largest noise of a cell by the smallest; `unequal`:
+    how often cells of one noise look as uneven. None where two cells leave nothing to compare."""
 
     rows: Mapping[str, Row]
     seeds: tuple[int, ...]
     noise: float | None
     degrees: int
     detectable: float | None
-    spread: float | None
+    spread: float | None = None
+    unequal: float | None = None
 
 
 def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int = 0) -> Judged:
@@ -65,14 +71,15 @@ def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int 
         for name, line in zip(names[1:], table[1:], strict=True):
             difference = float(np.mean(line - table[0]))
             rows[name] = Row(float(np.mean(line)), _interval(line), difference)
-        return Judged(rows, tuple(seeds), None, 0, None, None)
+        return Judged(rows, tuple(seeds), None, 0, None)
     residuals, deviation, degrees = two_way(table)
     rounding = 1e-12 * float(np.max(np.abs(table)))
     noise = float(deviation) if deviation > rounding else 0.0
     error = noise * math.sqrt(2 / len(seeds))
     limit = critical(comparisons, degrees)
+    paired = holm([_paired(line - table[0], rounding) for line in table[1:]], comparisons)
     rows = {}
-    for name, line in zip(names, table, strict=True):
+    for number, (name, line) in enumerate(zip(names, table, strict=True)):
         mean, interval = float(np.mean(line)), _interval(line)
         if name == baseline:
             rows[name] = Row(mean, interval)
@@ -81,11 +88,48 @@ def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int 
         size = abs(found) / error if error else math.inf if abs(found) > rounding else 0.0
         p = 1 - within(size, comparisons, degrees)
         bounds = (found - limit * error, found + limit * error)
-        rows[name] = Row(mean, interval, found, bounds, p)
-    each = np.sqrt(np.sum(residuals**2, axis=-1))
-    spread = float(np.max(each) / max(np.min(each), rounding)) if noise else None
+        rows[name] = Row(mean, interval, found, bounds, p, paired[number - 1])
     effect = detectable(noise, len(seeds), comparisons, degrees)
-    return Judged(rows, tuple(seeds), noise, degrees, effect, spread)
+    if not noise or len(names) < 3:  # of two cells both have the same residuals
+        return Judged(rows, tuple(seeds), noise, degrees, effect)
+    each = np.maximum(np.sqrt(np.sum(residuals**2, axis=-1)), rounding)
+    spread = float(np.max(each) / np.min(each))
+    unequal = float(np.mean(_of_equal_noise(*table.shape) >= _unevenness(each)))
+    return Judged(rows, tuple(seeds), noise, degrees, effect, spread, unequal)
+
+
+def holm(values: Sequence[float], comparisons: int) -> list[float]:
+    """p-values of so many tests adjusted for there being several, whatever holds between them
+    (Holm 1979): the smallest times their number, the next times one less, and none below the one
+    before it. `comparisons`: of tests that could not be made too."""
+    adjusted, least = [0.0] * len(values), 0.0
+    for rank, index in enumerate(np.argsort(values)):
+        least = max(least, min(1.0, (comparisons - rank) * values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def _paired(differences: np.ndarray, rounding: float) -> float:
+    """Student's t test that differences [seeds] are 0 in the mean, two-sided."""
+    mean = abs(float(np.mean(differences)))
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    if error <= rounding:
+        return 0.0 if mean > rounding else 1.0
+    return float(2 * stats.t.sf(mean / error, len(differences) - 1))
+
+
+def _unevenness(deviations: Float[np.ndarray, "*studies cells"]) -> np.ndarray:
+    """Of the cells' variances the logarithm of the mean over the geometric mean (Bartlett 1937)."""
+    variances = deviations**2
+    return np.log(variances.mean(axis=-1)) - np.log(variances).mean(axis=-1)
+
+
+@cache
+def _of_equal_noise(cells: int, seeds: int) -> np.ndarray:
+    """The unevenness of studies whose cells all have one noise: residuals are not independent, so
+    it is simulated."""
+    drawn = np.random.default_rng(0).standard_normal((_SIMULATED, cells, seeds))
+    return _unevenness(np.sqrt(np.sum(two_way(drawn)[0] ** 2, axis=-1)))
 
 
 def two_way(
@@ -142,25 +186,40 @@ def critical(comparisons: int, degrees: int, level: float = LEVEL) -> float:
 
 
 def power(effect: float, noise: float, seeds: int, comparisons: int, degrees: int) -> float:
-    """The probability that a true difference `effect` of one cell is called one: what the
-    noncentral t distribution has beyond the critical value."""
-    limit = critical(comparisons, degrees)
+    """The probability that a true difference `effect` of one cell is called one, at a noise that
+    is known: what the noncentral t distribution has beyond the critical value."""
     moved = effect / (noise * math.sqrt(2 / seeds))
+    return float(_power(np.array([moved]), comparisons, degrees)[0])
+
+
+def _power(moved: Float[np.ndarray, "E"], comparisons: int, degrees: int) -> np.ndarray:
+    """Of differences that are so many times their standard error."""
+    limit = critical(comparisons, degrees)
     s, at_s = _estimates(degrees)
-    beyond = special.ndtr(moved - limit * s) + special.ndtr(-moved - limit * s)
-    return float(at_s @ beyond)
+    beyond = special.ndtr(moved[:, None] - limit * s) + special.ndtr(-moved[:, None] - limit * s)
+    return beyond @ at_s
 
 
-def detectable(noise: float, seeds: int, comparisons: int, degrees: int) -> float:
-    """The smallest true difference of one cell that is called one with probability POWER."""
-    error = noise * math.sqrt(2 / seeds)
-    if not error:
-        return 0.0
-    most = 4 * critical(comparisons, degrees) + 20
-    moved = optimize.brentq(
-        lambda moved: power(moved * error, noise, seeds, comparisons, degrees) - POWER, 0.0, most
-    )
-    return float(moved * error)
+def detectable(estimate: float, seeds: int, comparisons: int, degrees: int) -> float:
+    """The smallest true difference of one cell that another study like this calls one with
+    probability POWER, by a noise that is itself an estimate.
+
+    It may be too low, and a difference by it then seldom found: so it is taken so many times that
+    the probability is POWER in the mean over what a study may estimate.
+    """
+    return estimate * math.sqrt(2 / seeds) * _times(comparisons, degrees)
+
+
+@cache
+def _times(comparisons: int, degrees: int) -> float:
+    """So many estimated standard errors."""
+    s, at_s = _estimates(degrees)
+
+    def missing(times: float) -> float:
+        return float(at_s @ _power(times * s, comparisons, degrees)) - POWER
+
+    most = 10 * critical(comparisons, degrees) + 100
+    return float(optimize.brentq(missing, 0.0, most))
 
 
 def _interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
