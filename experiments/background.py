@@ -2,11 +2,12 @@
 took, where they ran, and every run."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.document import Block, Heading, Listed, Table, Text
+from experiments.found import Found
 from experiments.plan import Plan
-from experiments.results import Found, metrics_of, number
+from experiments.results import metrics_of, number
 from experiments.study import Study
 
 
@@ -54,17 +55,21 @@ def costs(plan: Plan, found: Sequence[Found]) -> list[Block]:
     """What each cell took, as means over its seeds that reached their end."""
     rows = []
     for arm in plan.arms:
-        ends = [
-            one.curve[-1]
-            for one in found
-            if one.run.arm.name == arm.name and one.curve and one.curve[-1].step == arm.steps
-        ]
-        if ends:
-            means = (statistics.mean(getattr(end, name) for end in ends)
-                     for name in ("tokens", "flops", "seconds"))  # fmt: skip
-            rows.append([arm.name, f"{arm.steps}", *(f"{mean:.4g}" for mean in means)])
-    head = ["cell", "steps", "real tokens", "FLOPs", "seconds of steps"]
-    return [Heading("What each cell took"), Table(head, rows)] if rows else []
+        mine = [one for one in found if one.run.arm.name == arm.name]
+        well = [one.curve[-1] for one in mine if one.curve and one.status != "diverged"]
+        ends = [end for end in well if end.step == arm.steps]
+        diverged = sum(one.status == "diverged" for one in mine)
+        means = [f"{statistics.mean(getattr(end, name) for end in ends):.4g}"
+                 for name in ("tokens", "flops", "seconds")] if ends else [""] * 3  # fmt: skip
+        said = f"{len(ends)} of {len(mine)}" + (f", {diverged} diverged" if diverged else "")
+        if ends or diverged:
+            rows.append([arm.name, said, f"{arm.steps}", *means])
+    head = ["cell", "seeds", "steps", "real tokens", "FLOPs", "seconds of steps"]
+    beside = f"{plan.jobs} at a time, beside" if plan.jobs > 1 else "beside"
+    told = (
+        f"Seconds are those of runs {beside} whatever else the machine did: a guide, no benchmark."
+    )
+    return [Heading("What each cell took"), Table(head, rows), Text(told)] if rows else []
 
 
 def fairness(study: Study, plan: Plan) -> list[Block]:
@@ -72,9 +77,9 @@ def fairness(study: Study, plan: Plan) -> list[Block]:
     items = [
         "One corpus and one tokenizer for all cells; a seed decides the first parameters and the "
         "order of the data, the same in every cell whose format, length and batch are the same.",
-        "Held-out scores are taken at the end, on every cell's held-out rows with 15% of the "
-        "tokens masked by one fixed draw. MLM losses are compared between encoders that learn MLM "
-        "with [MASK], among them those that learn NSP or SOP too, and not with ELECTRA's kinds.",
+        f"Held-out scores are taken at the end, on {_rows(plan)} with 15% of the tokens masked by "
+        "one fixed draw. MLM losses are compared between encoders that learn MLM with [MASK] and "
+        "are scored on the same tokens: not with ELECTRA's kinds, nor across formats.",
         "A difference has its interval and p-value by Dunnett's comparison with the baseline, the "
         "noise pooled over cells, seeds as blocks. It speaks of other seeds, with the held-out "
         "rows and the questions of the frozen encoder as they are, not of other text.",
@@ -95,6 +100,11 @@ def fairness(study: Study, plan: Plan) -> list[Block]:
         told = " ".join(word for word in words if not word.startswith("--data"))
         items.append(f"Fine-tuned on {name} by {told}.")
     return [Heading("How it was compared"), Listed([*items, *study.notes])]
+
+
+def _rows(plan: Plan) -> str:
+    most = plan.arm(plan.baseline).settings.get("train.eval_examples", 0)
+    return f"the first {most} of each cell's held-out rows" if most else "every held-out row"
 
 
 def origin(study: Study, found: Sequence[Found], begun: Sequence[str]) -> list[Block]:
@@ -118,13 +128,17 @@ def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def every_run(study: Study, found: Sequence[Found]) -> list[Block]:
+def every_run(
+    study: Study, found: Sequence[Found], configs: Mapping[tuple[str, int], str]
+) -> list[Block]:
+    """A row each, its seed a link to its config."""
     names = [metric.name for metric in metrics_of(study, found)]
-    rows = [
-        [one.run.arm.name, f"{one.run.seed}", one.status or "not run",
-         *(number(one.scores[name]) if name in one.scores else "" for name in names)]
-        for one in found
-    ]  # fmt: skip
+    rows = []
+    for one in found:
+        arm, seed = one.run.arm.name, one.run.seed
+        link = f"[{seed}]({configs[arm, seed]})" if (arm, seed) in configs else f"{seed}"
+        scores = (number(one.scores[name]) if name in one.scores else "" for name in names)
+        rows.append([arm, link, one.status or "not run", *scores])
     blocks: list[Block] = [Heading("Every run"), Table(["cell", "seed", "ended", *names], rows)]
     whys = [f"{one.run.name}: {one.why}" for one in found if one.why]
     return [*blocks, Listed(whys)] if whys else blocks

@@ -33,6 +33,7 @@ STUDY = Study(
             },
             judged="perplexity",
             lower=True,
+            least=0.05,
         ),
     ),
     family="roberta",

@@ -1,16 +1,19 @@
 """How fast cells are here, measured once: what budgets of tokens and of time are turned into steps
 by, and what a study is estimated to take."""
 
+import signal
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from bert_jax import config as configs
-from bert_jax.errors import UserError
+from bert_jax.errors import Preempted, UserError
 from bert_jax.training.metrics import read_metrics
 from experiments.plan import CALIBRATION_STEPS, Arm, Plan, Rate
-from experiments.runs import last_words, launched, pretrain
+from experiments.runs import is_locked, last_words, launched, pretrain
 from experiments.workers import start, stop
 
 _LOG_EVERY = 5
@@ -27,7 +30,9 @@ def calibrate(
         workdir = folder / "calibration" / arm.folder
         log = workdir.with_name(f"{workdir.name}.log")
         try:
-            found[arm.cell] = rate = measured(arm, workdir, log, corpus, environment, launch, jobs)
+            with told_to_stop():
+                rate = measured(arm, workdir, log, corpus, environment, launch, jobs)
+            found[arm.cell] = rate
         except UserError as error:
             if arm.name == plan.baseline:
                 raise
@@ -39,6 +44,20 @@ def calibrate(
             flush=True,
         )
     return found
+
+
+@contextmanager
+def told_to_stop() -> Iterator[None]:
+    """SIGTERM ends what is timed, too, as Ctrl-C does by itself. Raises Preempted."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise Preempted("stopped; the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def measured(
@@ -53,6 +72,8 @@ def measured(
         "optimizer.warmup_steps": 10,
     }  # fmt: skip
     workdir.parent.mkdir(parents=True, exist_ok=True)
+    while is_locked(workdir):  # by one that outlived the study that started it
+        time.sleep(1)
     began, submitted = time.monotonic(), bool(launch) and log.exists()
     status = 0
     if not submitted:

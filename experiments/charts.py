@@ -50,14 +50,15 @@ def curves(series: Sequence[Series], x_label: str, y_label: str) -> str:
         line = [f"{x_of(x):.1f},{y_of(mean):.1f}" for x, mean, _, _ in one.points]
         at = _TOP + 14 + 18 * number
         parts.append(f'<g class="series" data-name="{_text(one.name)}">')
-        parts.append(
-            f'<path class="band" d="M{" L".join(upper + lower)} Z" fill="{colour}" '
-            f'fill-opacity="0.15"/>'
-        )
-        parts.append(
-            f'<path class="line" d="M{" L".join(line)}" fill="none" stroke="{colour}" '
-            f'stroke-width="1.8"/>'
-        )
+        if one.points:  # else its name alone says that it has none
+            parts.append(
+                f'<path class="band" d="M{" L".join(upper + lower)} Z" fill="{colour}" '
+                f'fill-opacity="0.15"/>'
+            )
+            parts.append(
+                f'<path class="line" d="M{" L".join(line)}" fill="none" stroke="{colour}" '
+                f'stroke-width="1.8"/>'
+            )
         for (x, mean, _, _), tip in zip(one.points, one.tips, strict=True):
             parts.append(
                 f'<circle cx="{x_of(x):.1f}" cy="{y_of(mean):.1f}" r="3.2" fill="{colour}" '

@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Choice:
-    """Figures of which a page shows one at a time; Markdown the first."""
+    """Figures of which a page shows one at a time; Markdown the first, with links to the others."""
 
     figures: Sequence[Figure]
 
@@ -72,7 +72,9 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
             case Figure():
                 parts.append(f"![{block.title}]({block.file})")
             case Choice():
-                parts.append(f"![{block.figures[0].title}]({block.figures[0].file})")
+                first, *others = block.figures
+                parts.append(f"![{first.title}]({first.file})")
+                parts += [f"[{figure.title}]({figure.file})" for figure in others]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,6 @@ plan.json, and so are a run's in its config.json; warm-up is a share of them and
 at the last one.
 """
 
-import importlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from bert_jax.config import RunConfig, differences, flat, from_mapping, nearest, to_mapping
+from bert_jax.config import differences, flat, to_mapping
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
-from bert_jax.objectives import build_objective
-from bert_jax.training.flops import Pass, train_flops
-from configs.common import differing
 from experiments.grid import Cell, Value
-from experiments.study import TOKENIZER, Scale, Study
+from experiments.recipes import (
+    cell_settings,
+    check_vary,
+    config_of,
+    in_steps,
+    preset,
+    total_flops,
+)
+from experiments.study import Scale, Study
 
 FILE = "plan.json"
 CALIBRATION_STEPS = 60
@@ -69,6 +71,7 @@ class Plan:
     corpus: str = ""  # the prepared folder, and the digest of what it was made of
     corpus_sha256: str = ""
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # finetune's words, by name
+    jobs: int = 1  # runs at a time, each on its part of the cores
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -76,80 +79,6 @@ class Plan:
     def of_budget(self, budget: str) -> list[Arm]:
         """Those that are compared under it, the baseline first."""
         return [arm for arm in self.arms if budget in arm.budgets]
-
-
-def overrides(words: Sequence[str], like: ConfigDict) -> dict[str, Value]:
-    """--config.FIELD=VALUE of a command line, as the values that the config has. Raises UserError
-    for a field that does not exist and a value that cannot be."""
-    known, found = flat(like.to_dict()), dict[str, Value]()
-    for word in words:
-        name, equals, text = word.removeprefix("--config.").partition("=")
-        if not word.startswith("--config.") or not equals:
-            raise UserError(f"{word!r}: not expected here; fields are --config.FIELD=VALUE")
-        if name == "seed":
-            raise UserError("--config.seed: a study has seeds from 0 on; say how many with --seeds")
-        if name not in known:
-            raise UserError(f"--config.{name}: there is no such field; {nearest(name, [*known])}")
-        kind = type(known[name])
-        try:
-            truth = {"true": True, "false": False}
-            found[name] = truth[text.lower()] if kind is bool else kind(text)
-        except (ValueError, KeyError):
-            raise UserError(f"--config.{name}={text}: must be of type {kind.__name__}") from None
-    return found
-
-
-# RoBERTa's positions begin behind the padding's id, so the offset goes with the vocabulary.
-_SAME = ("corpus.", "model.vocab_size", "model.position_offset")
-
-
-def preset(study: Study, scale: Scale, family: str = "") -> ConfigDict:
-    return importlib.import_module(f"configs.{family or study.family}").get_config(scale.preset)
-
-
-def cell_settings(
-    study: Study, scale: Scale, cell: Cell, given: Mapping[str, Value]
-) -> dict[str, Value]:
-    """All that the cell's runs have in common but their steps; what was given wins, and no cell
-    has a tokenizer or corpus of its own."""
-    corpus = {name: value for name, value in TOKENIZER.items() if scale.proxy}
-    settings = {**scale.settings, **cell.settings, **corpus, **given}
-    shared = flat(preset(study, scale).to_dict()) | dict(scale.settings) | corpus | dict(given)
-    return settings | {name: shared[name] for name in shared if name.startswith(_SAME)}
-
-
-def config_of(
-    study: Study, scale: Scale, cell: Cell, settings: Mapping[str, Value]
-) -> RunConfig:  # fmt: skip
-    """Raises UserError, which names the cell, where its config cannot be."""
-    try:
-        config = differing(preset(study, scale, cell.family), settings)
-        return from_mapping(config.to_dict())
-    except UserError as error:
-        raise UserError(f"{study.name}, {cell.name}: {error}") from error
-
-
-def total_flops(config: RunConfig) -> float:
-    """Of all steps of a run."""
-    objective = build_objective(config.objective, config.model, config.generator)
-    found = 0.0
-    for phase in config.phases:
-        length, slots = phase.data.sequence_length, phase.data.max_predictions
-        passes = [Pass(*one) for one in objective.passes(config.model, length, slots)]
-        found += float(train_flops(passes, length)) * phase.data.batch_size * phase.steps
-    return found
-
-
-def in_steps(scale: Scale, steps: int) -> dict[str, Value]:
-    """What goes by the number of steps."""
-    every = max(1, steps // scale.evaluations)
-    return {
-        "train.steps": steps,
-        "train.log_every": max(1, steps // 100),
-        "train.eval_every": every,
-        "train.save_every": every,
-        "optimizer.warmup_steps": min(max(1, round(scale.warmup * steps)), steps - 1),
-    }
 
 
 def build(
@@ -166,6 +95,10 @@ def build(
     if "train.steps" in given and steps < 2:
         raise UserError(f"--config.train.steps={steps}: two are the least that can be compared")
     given = {name: value for name, value in given.items() if name != "train.steps"}
+    # Cells go by the length of the rows: that which was given, where one was.
+    scale = replace(scale, settings={**scale.settings, **given})
+    if scale.proxy and "optimizer.warmup_steps" in given:
+        scale = replace(scale, warmup=int(given["optimizer.warmup_steps"]) / steps)
     cells = study.grid(scale)
     check_vary(study, scale, cells, given)
     arms: list[Arm] = []
@@ -179,46 +112,16 @@ def build(
             name = f"{cell.name}, equal {budget}" if len(study.budgets) > 1 else cell.name
             wanted = max(2, round(share * base.steps))
             arms.append(_arm(study, scale, cell, given, wanted, (budget,), name))
+    recipes = [config_of(study, scale, c, cell_settings(study, scale, c, given)) for c in cells]
     asked = {
         "evaluations": scale.evaluations,
         "warmup": scale.warmup,
-        "cells": {cell.name: cell_settings(study, scale, cell, given) for cell in cells},
+        "cells": {cell.name: to_mapping(one) for cell, one in zip(cells, recipes, strict=True)},
         "budgets": list(study.budgets),
-        "steps": base.steps,
+        "steps": {arm.name: arm.steps for arm in arms},
     }
     asked = json.loads(json.dumps(asked))
     return Plan(study.name, scale_name, base.name, tuple(arms), seeds, asked, calibration)
-
-
-def check_vary(
-    study: Study, scale: Scale, cells: Sequence[Cell], given: Mapping[str, Value]
-) -> None:
-    """Raises UserError where what was given for all cells is what the study varies, or leaves two
-    of them the same."""
-    for name in given:
-        if len({cell.settings[name] for cell in cells if name in cell.settings}) > 1:
-            raise UserError(f"--config.{name}: is what {study.name} varies; leave it out")
-    seen: dict[str, str] = {}
-    for cell in cells:
-        config = config_of(study, scale, cell, cell_settings(study, scale, cell, given))
-        key = json.dumps(to_mapping(config), sort_keys=True)
-        if key in seen:
-            raise UserError(
-                f"{study.name}: {seen[key]} and {cell.name} are the same with "
-                f"{', '.join(f'--config.{name}' for name in given)}; leave out what is varied"
-            )
-        seen[key] = cell.name
-
-
-def shortest_row(study: Study, scale: Scale, given: Mapping[str, Value]) -> int:
-    """Tokens of the shortest rows that any cell is trained on: no position beyond them is trained
-    in all cells."""
-    given = {name: value for name, value in given.items() if name != "train.steps"}
-    configs = [
-        config_of(study, scale, cell, cell_settings(study, scale, cell, given))
-        for cell in study.grid(scale)
-    ]
-    return min(phase.data.sequence_length for one in configs for phase in one.phases)
 
 
 def _arm(
@@ -244,7 +147,7 @@ def _arm(
     )  # fmt: skip
 
 
-_PACE = ("train.log_every", "train.eval_every", "train.save_every", "optimizer.warmup_steps")
+_PACE = ("train.log_every", "train.eval_every", "train.save_every")
 
 
 def _share(base: Arm, arm: Arm, budget: str, rates: Mapping[str, Rate]) -> float:

@@ -5,7 +5,7 @@
 
 Without --scale, a report of every scale that was begun. It is written to STUDY/SCALE/report below
 --workdir (runs/experiments), or to --output: report.md, index.html, which needs no network,
-figures, results.json with the score of every run, and configs/ with a config.json a cell. A study
+figures, results.json with the score of every run, and configs/ with the config of each. A study
 may be reported on before it has ended; what is not there is shown as not run, failed or diverged.
 """
 
@@ -21,9 +21,10 @@ from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from experiments import plan as plans, study as studies
 from experiments.document import Choice, Figure, markdown, page
-from experiments.results import collect, compare, metrics_of
+from experiments.found import collect
+from experiments.results import compare, metrics_of
 from experiments.run import WORKDIR, Parser, folder_of, program
-from experiments.sections import Report, document, verdicts
+from experiments.sections import Configs, Report, document, verdicts
 from experiments.study import Study
 
 
@@ -84,16 +85,15 @@ def write(study: Study, folder: Path, output: Path, begun: Sequence[str]) -> str
     return " ".join(verdicts(report))
 
 
-def copy_configs(report: Report, output: Path) -> dict[str, str]:
-    """config.json of each arm's first seed that has one, beside the report; links by arm."""
+def copy_configs(report: Report, output: Path) -> Configs:
+    """config.json of each run that has one, beside the report."""
     links = {}
-    for arm in report.plan.arms:
-        for one in report.found:
-            source = one.run.workdir / "config.json"
-            if one.run.arm.name == arm.name and arm.name not in links and source.exists():
-                (output / "configs").mkdir(exist_ok=True)
-                links[arm.name] = f"configs/{arm.folder}.json"
-                write_whole(output / links[arm.name], at_home(source.read_text()))
+    for one in report.found:
+        source, arm, seed = one.run.workdir / "config.json", one.run.arm, one.run.seed
+        if source.exists():
+            (output / "configs").mkdir(exist_ok=True)
+            links[arm.name, seed] = path = f"configs/{arm.folder}-seed-{seed}.json"
+            write_whole(output / path, at_home(source.read_text()))
     return links
 
 

@@ -1,45 +1,13 @@
-"""What came out of a study: scores and curves of its runs, and every cell against the baseline."""
+"""Every cell of a study against the baseline, by each metric, and what is to be said of it."""
 
-import json
-import statistics
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from bert_jax.errors import UserError
-from bert_jax.objectives import REPLACED_TERMS
-from bert_jax.training.metrics import read_metrics
+from experiments.found import Found
 from experiments.plan import Arm, Plan
-from experiments.runs import PROBE, SCORES, TASKS, Run, all_runs
-from experiments.statistics import Judged, Row, judge
+from experiments.statistics import Judged, Row, alone, judge
 from experiments.study import Metric, Study
-
-
-@dataclass(frozen=True)
-class Point:
-    """A run at one of its evaluations. `seconds`: of its steps, without compiling, evaluating and
-    saving."""
-
-    step: int
-    tokens: float
-    flops: float
-    seconds: float
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A run and what is known of it. `status` is that of its outcome, "unfinished" or "incomplete";
-    '' where it was not begun. `provenance`: of its last start."""
-
-    run: Run
-    status: str
-    why: str
-    scores: Mapping[str, float]
-    curve: Sequence[Point]
-    provenance: Mapping[str, Any]
-    terms: Sequence[str] = ()  # of its objective
 
 
 @dataclass(frozen=True)
@@ -67,109 +35,6 @@ class Comparison:
         return self.lines[0]
 
 
-def collect(plan: Plan, folder: Path) -> list[Found]:
-    return [_found(run) for run in all_runs(plan, folder)]
-
-
-def _found(run: Run) -> Found:
-    outcome = run.outcome()
-    records = read_metrics(run.workdir) if run.workdir.exists() else []
-    terms = _terms(run)
-    curve = _curve(run, records, terms)
-    lost = [stage for stage in outcome["stages"] if not run.wrote(stage)]
-    scores: dict[str, float] = {}
-    if "pretrain" in outcome["stages"] and "pretrain" not in lost:
-        scores |= curve[-1].scores if curve else {}
-        scores |= {f"probe_{name}": value for name, value in _read(run.workdir / PROBE).items()}
-        for path in sorted((run.workdir / TASKS).glob(f"*/{SCORES}")):
-            if path.parent.name in outcome["stages"]:
-                name, value = task_score(path)
-                scores[f"task_{path.parent.name}_{name}"] = value
-    status, why = outcome["status"], outcome["why"]
-    if status == "done" and lost:
-        status = "incomplete"
-        why = f"what {' and '.join(lost)} wrote is gone; start the study again"
-    elif not status and records:
-        status, why = "unfinished", f"at step {records[-1]['step']} of {run.arm.steps}"
-    return Found(run, status, why, scores, curve, _last_start(run), terms)
-
-
-def _last_start(run: Run) -> Mapping[str, Any]:
-    """What is known of it; a line that was torn is passed over."""
-    path = run.workdir / "provenance.jsonl"
-    for line in reversed(path.read_text().splitlines() if path.exists() else []):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def task_score(path: Path) -> tuple[str, float]:
-    """The first score of a fine-tuning; of several seeds of it their median."""
-    read = _read(path)
-    try:
-        each = [one["scores"] for one in read.get("seeds", [read])]
-        name = next(iter(each[0]))
-        return name, statistics.median(scores[name] for scores in each)
-    except (LookupError, TypeError, StopIteration) as error:
-        raise UserError(f"{path}: has no scores; delete it and start the study again") from error
-
-
-def _curve(
-    run: Run, records: Sequence[Mapping[str, Any]], terms: Sequence[str]
-) -> list[Point]:  # fmt: skip
-    """The MLM of a generator is no score of the encoder that the run is about."""
-    replaced = bool(set(terms) & set(REPLACED_TERMS))
-    each = [
-        (r["real_tokens"], r["tokens_per_second"]) for r in records if r.get("tokens_per_second")
-    ]
-    if not each:
-        return []
-    usual = statistics.median(tokens / speed for tokens, speed in each)
-    points, tokens, seconds, before = [], 0.0, 0.0, 0
-    for record in records:
-        steps = record["step"] - before
-        before = record["step"]
-        mine = record.get("real_tokens") or each[0][0]
-        speed = record.get("tokens_per_second")
-        tokens += steps * mine
-        seconds += steps * (mine / speed if speed else usual)
-        scores = {
-            name: float(value)
-            for name, value in record.items()
-            if name.startswith("eval_")
-            and isinstance(value, int | float)
-            and not (replaced and name.startswith("eval_mlm"))
-        }
-        if scores:
-            flops = run.arm.flops * record["step"] / run.arm.steps
-            points.append(Point(record["step"], tokens, flops, seconds, scores))
-    return points
-
-
-def _terms(run: Run) -> list[str]:
-    objective = _read(run.workdir / "config.json").get("objective", {})
-    return [term for term, coefficient in objective.items() if coefficient]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Of a JSON object; {} where there is no file."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); delete it and start the study again"
-        ) from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: is no JSON object; delete it and start the study again")
-    return found
-
-
 def metrics_of(study: Study, found: Sequence[Found]) -> list[Metric]:
     """The study's, and those of the tasks that its runs were fine-tuned on."""
     tasks = dict.fromkeys(name for one in found for name in one.scores if name.startswith("task_"))
@@ -177,46 +42,65 @@ def metrics_of(study: Study, found: Sequence[Found]) -> list[Metric]:
     return [*study.metrics, *extra]
 
 
+OTHER_ROWS = "on other rows"
+
+
 def compare(plan: Plan, found: Sequence[Found], metric: Metric, budget: str) -> Comparison:
     """A cell of which any seed diverged is shown as that and not averaged over the rest: those
-    that are left are the lucky ones. It counts among the comparisons, one that cannot be made."""
+    that are left are the lucky ones. It counts among the comparisons, one that cannot be made. An
+    MLM that was scored on other held-out tokens than the baseline's is compared with none."""
     lines: list[Line] = []
     scores: dict[str, Mapping[int, float]] = {}
-    family = -1
+    family, first = -1, tuple[float, ...]()
     for arm in plan.of_budget(budget):
         mine = [one for one in found if one.run.arm.name == arm.name]
         values = {
             one.run.seed: one.scores[metric.name] for one in mine if metric.name in one.scores
         }
+        held_out = next((one.held_out for one in mine if metric.name in one.scores), ())
+        first = first if lines else held_out
         diverged = sum(one.status == "diverged" for one in mine)
         ended = sum(one.status == "done" for one in mine)
+        row = None
         if diverged:
             said = f"diverged ({diverged} of {len(mine)} seeds)"
+        elif values and metric.name.startswith("eval_mlm") and not _same(held_out, first):
+            said, row = f"{len(values)} of {len(mine)}, {OTHER_ROWS}", alone([*values.values()])
         elif values:
             said, scores[arm.name] = f"{len(values)} of {len(mine)}", values
         else:
             said = "not comparable" if ended else _not_run(mine)
-        family += said != "not comparable"
-        lines.append(Line(arm, said, None, values))
+        family += not said.endswith(("not comparable", OTHER_ROWS))
+        lines.append(Line(arm, said, row, values))
     base = lines[0].arm.name
     if base not in scores:
         return Comparison(budget, metric, lines, None)
     judged = judge(comparable(scores, base), base, family)
-    lines = [_with_row(line, judged) for line in lines]
+    lines = [line if line.row else _with_row(line, judged) for line in lines]
     return Comparison(budget, metric, lines, judged)
+
+
+def _same(mine: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Up to the order in which batches of other sizes were summed."""
+    return len(mine) == len(theirs) and all(
+        math.isclose(a, b, rel_tol=1e-5) for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 def comparable(
     scores: Mapping[str, Mapping[int, float]], base: str
 ) -> dict[str, Mapping[int, float]]:
-    """The cells that have two seeds in common with the baseline and each other, or one where no
-    cell has two yet: of a study that has just begun, those that are the furthest."""
-    for fewest in (2, 1):
-        left = dict(scores)
-        while len(left) > 1:
-            if len(set.intersection(*(set(values) for values in left.values()))) >= fewest:
-                return left
-            del left[min((n for n in left if n != base), key=lambda name: len(left[name]))]
+    """The cells that are compared, by the seeds that they have in common with the baseline and each
+    other. Those that have the fewest are left out where the others have twice as many without
+    them: of a study that has just begun, or of which cells failed, the rest is not held up."""
+    seeds = {name: set(values) & set(scores[base]) for name, values in scores.items()}
+    fewest = sorted((name for name in scores if name != base), key=lambda name: len(seeds[name]))
+    kept = [{name: scores[name] for name in scores if name not in fewest[:n]}
+            for n in range(max(1, len(fewest)))]  # fmt: skip
+    common = [len(set.intersection(*(seeds[name] for name in some))) for some in kept]
+    for number, some in enumerate(kept):
+        if common[number] and 2 * common[number] > max(common[number:]):
+            return some
     return {base: scores[base]}
 
 
@@ -244,12 +128,15 @@ def verdict(comparison: Comparison) -> str:
     if judged is None:
         return f"Not judged: the baseline {base} is {comparison.baseline.said}."
     told = f" {listed(diverged)} diverged." if diverged else ""
+    rows = [(line.arm.cell, line.row) for line in others if line.row]
+    if all(row.difference is None for _, row in rows):
+        return f"Not judged: no cell has a score beside {base}.{told}"
     if judged.noise is None:
         return f"Not judged: two seeds of all cells are the least that shows noise.{told}"
-    rows = [(line.arm.cell, line.row) for line in others if line.row]
     better, worse, equal = list[str](), list[str](), list[str]()
     for cell, row in rows:
-        assert row.difference is not None
+        if row.difference is None:
+            continue
         if not row.differs:
             equal.append(cell)
         else:
@@ -262,8 +149,6 @@ def verdict(comparison: Comparison) -> str:
         )
         if cells
     ]  # fmt: skip
-    if not parts:
-        return f"Not judged: no cell has a score beside {base}.{told}"
     unseen = f" True differences below {number(judged.detectable or 0.0)} would often go unseen."
     text = "; ".join(parts)
     return f"By {comparison.metric.label}, {text}.{told}{unseen}"
@@ -282,7 +167,7 @@ def beside_paper(study: Study, comparison: Comparison) -> list[str]:
             theirs = paper.number(line.arm.cell)
             if theirs is None or line.row is None or line.row.difference is None:
                 continue
-            if theirs == base:
+            if round(abs(theirs - base), 6) < paper.least:
                 level.append(line.arm.cell)
             elif not line.row.differs:
                 still.append(line.arm.cell)
@@ -295,7 +180,7 @@ def beside_paper(study: Study, comparison: Comparison) -> list[str]:
             f"{what} {listed(cells)}"
             for cells, what in (
                 (same, "agrees with it on"), (other, "disagrees with it on"),
-                (still, "decides nothing on"), (level, "has nothing to be compared with on"),
+                (still, "decides nothing on"), (level, "finds the paper's own too small on"),
             )
             if cells
         ]  # fmt: skip

@@ -18,7 +18,8 @@ never run again, and a cell that fails or diverges does not stop the rest: it is
   --launch='python -m launch.slurm --name={run} --'  put before every pretraining, {run} being its
                                 name; a run whose launcher is back before it is done is looked for
                                 at the next start
-  --resubmit                    hand to the launcher again what was submitted and has no step yet
+  --resubmit                    hand to the launcher again what was submitted, is not done and has
+                                logged no step for a quarter of an hour
   --dry-run                     print what would be started
 """
 
@@ -34,13 +35,13 @@ from typing import Any
 from bert_jax import cli
 from bert_jax.errors import UserError
 from bert_jax.files import lock
-from experiments import plan as plans, questions, study as studies
+from experiments import plan as plans, questions, recipes, study as studies
 from experiments.calibrate import calibrate, minutes
 from experiments.corpus import corpus_of
 from experiments.plan import Plan
 from experiments.runs import Run, Task, all_runs, launched, words_of
 from experiments.study import Scale, Study
-from experiments.work import Job, begun, run_all
+from experiments.work import Job, begun, left_of, run_all, standing
 from experiments.workers import ROOT, surroundings
 
 WORKDIR = str(ROOT / "runs" / "experiments")
@@ -55,7 +56,7 @@ def main(words: Sequence[str]) -> None:
     options, fields = parse(words)
     study = studies.find(options.study)
     scale = studies.scale_of(study, options.scale)
-    given = plans.overrides(fields, plans.preset(study, scale))
+    given = recipes.overrides(fields, recipes.preset(study, scale))
     folder = folder_of(options.workdir, study) / options.scale
     tasks = [Task.of(text) for text in options.task]
     if len({task.name for task in tasks}) < len(tasks):
@@ -68,13 +69,19 @@ def main(words: Sequence[str]) -> None:
         plans.check_study(found, study, folder)
     seeds = seeds_of(options.seeds, found, scale, folder)
     plan = plans.build(study, options.scale, given, seeds, found.calibration if found else {})
-    plan = replace(plan, tasks={task.name: task.words for task in tasks})
+    plan = replace(plan, tasks={task.name: task.words for task in tasks}, jobs=options.jobs)
+    if found and found.jobs != options.jobs:
+        print(
+            f"this study was begun with --jobs={found.jobs}; on other cores sums are rounded "
+            f"otherwise, and runs that were cut short do not go on to the same bits",
+            flush=True,
+        )
     if found:
         plans.check_same(found, plan, folder)
     texts = folder / questions.TEXTS if _probed(study) else None
     if options.dry_run:
         corpus = found.corpus if found else str(given.get("corpus.prepared", ""))
-        show(plan, study, corpus, texts, tasks, launch, folder)
+        show(plan, study, corpus, texts, tasks, launch, folder, options.resubmit)
         return
     environment = surroundings(options.jobs)
     for task in tasks:
@@ -85,17 +92,20 @@ def main(words: Sequence[str]) -> None:
 
     # What all cells have in common: the corpus, and what is asked of the frozen encoders.
     first = study.grid(scale)[0]
-    settings = plans.cell_settings(study, scale, first, given)
-    corpus, digest = corpus_of(plans.config_of(study, scale, first, settings), found)
+    settings = recipes.cell_settings(study, scale, first, given)
+    corpus, digest = corpus_of(recipes.config_of(study, scale, first, settings), found)
     print(f"corpus of all cells: {corpus}", flush=True)
     if found is None and not scale.proxy:
         preflight(plan, scale.topology, environment)
     known = {**(found.tasks if found else {}), **plan.tasks}
-    common: dict[str, Any] = {"corpus": corpus, "corpus_sha256": digest, "tasks": known}
+    common: dict[str, Any] = {
+        "corpus": corpus, "corpus_sha256": digest, "tasks": known,
+        "jobs": found.jobs if found else options.jobs,
+    }  # fmt: skip
     plan = replace(plan, **common)
     plans.save(plan, folder)  # from here on the same command alone goes on in this folder
     if texts:
-        questions.write_texts(Path(corpus), texts, plans.shortest_row(study, scale, given))
+        questions.write_texts(Path(corpus), texts, recipes.shortest_row(study, scale, given))
 
     # How fast cells are here, and with that how many steps the budgets allow.
     asked = plans.uncalibrated(study, plan)
@@ -219,7 +229,7 @@ def preflight(plan: Plan, topology: str, environment: Mapping[str, str]) -> None
 
 def show(
     plan: Plan, study: Study, corpus: str, texts: Path | None, tasks: Sequence[Task],
-    launch: Sequence[str], folder: Path,
+    launch: Sequence[str], folder: Path, resubmit: bool,
 ) -> None:  # fmt: skip
     """The commands, as they can be pasted into a shell."""
     if not corpus:
@@ -229,11 +239,10 @@ def show(
     if plans.unknown(study, plan):
         print("# steps of the cells with equal tokens or time follow from a calibration")
     for run in all_runs(plan, folder):
-        done = run.outcome()["stages"]
-        for stage, command in run.stages(corpus, texts, tasks).items():
+        left = left_of(*standing(run, resubmit), run.stages(corpus, texts, tasks))
+        for stage, command in left.items():
             before = launched(launch, run.workdir) if stage == "pretrain" else []
-            if stage not in done:
-                print(shlex.join([*before, *command]))
+            print(shlex.join([*before, *command]))
 
 
 if __name__ == "__main__":

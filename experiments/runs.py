@@ -16,6 +16,7 @@ import json
 import math
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from experiments.workers import began
 
 PROBE = "probe.json"
 TASKS, SCORES = "tasks", "scores.json"
+QUIET = 900  # seconds without a logged step after which a submitted run may be handed in again
 
 
 @dataclass(frozen=True)
@@ -154,15 +156,14 @@ class Run:
                 return True
         except (OSError, ValueError, KeyError):
             pass
-        path = self.workdir / ".lock"
-        if not path.exists():
-            return False
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return is_locked(self.workdir)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing works on it, as far as can be told of another machine: no step was
+        logged for QUIET seconds, or none yet."""
+        path = self.workdir / "metrics.jsonl"
+        logged = path.exists() and time.time() - path.stat().st_mtime < QUIET
+        return not logged and not self.is_busy()
 
     def steps_done(self) -> int:
         return int(self._last().get("step", 0))
@@ -170,6 +171,19 @@ class Run:
     def _last(self) -> dict[str, Any]:
         records = read_metrics(self.workdir) if self.workdir.exists() else []
         return records[-1] if records else {}
+
+
+def is_locked(workdir: Path) -> bool:
+    """Whether a process of this machine trains in it."""
+    path = workdir / ".lock"
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def words_of(option: str, text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The parts of a report: what a study found, as blocks of text, tables and figures."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments import charts
@@ -16,13 +16,27 @@ from experiments.background import (
 )
 from experiments.charts import Series, Whisker
 from experiments.document import Block, Choice, Figure, Heading, Table, Text
+from experiments.found import Found
 from experiments.plan import Arm, Plan
-from experiments.results import Comparison, Found, Line, beside_paper, listed, number, verdict
+from experiments.results import (
+    OTHER_ROWS,
+    Comparison,
+    Line,
+    beside_paper,
+    listed,
+    number,
+    verdict,
+)
 from experiments.statistics import LEVEL
 from experiments.study import Metric, Study
 
 _BUDGET = {"steps": "steps", "flops": "FLOPs", "tokens": "tokens", "time": "wall time"}
+# Of studies whose cells learn too different things to be judged by one held-out loss.
+OWN_LOSS = Metric("eval_loss", "held-out loss, each cell's own", lower=True)
 _AXES = {"tokens": "real tokens", "flops": "FLOPs", "seconds": "seconds of steps"}
+
+
+Configs = Mapping[tuple[str, int], str]  # by arm and seed: a run's config beside the report
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ def verdicts(report: Report) -> list[str]:
     return found
 
 
-def document(report: Report, configs: dict[str, str]) -> list[Block]:
+def document(report: Report, configs: Configs) -> list[Block]:
     study, plan = report.study, report.plan
     blocks: list[Block] = [Text(f"**{study.question}**")]
     blocks += [Text(f"**Verdict.** {text}") for text in verdicts(report)]
@@ -70,18 +84,17 @@ def document(report: Report, configs: dict[str, str]) -> list[Block]:
             if one.budget == budget:
                 blocks += section(report, one, configs)
     blocks += task_spread(study, plan, report.found)
-    for metric in study.metrics:
-        if metric.name.startswith("eval_"):
-            blocks += curve_figures(report, metric)
+    for metric in [one for one in study.metrics if one.name.startswith("eval_")] or [OWN_LOSS]:
+        blocks += curve_figures(report, metric)
     blocks += costs(plan, report.found)
     blocks += papers_tables(study, plan)
     blocks += fairness(study, plan)
     blocks += origin(study, report.found, report.begun)
-    blocks += every_run(study, report.found)
+    blocks += every_run(study, report.found, configs)
     return blocks
 
 
-def section(report: Report, one: Comparison, configs: dict[str, str]) -> list[Block]:
+def section(report: Report, one: Comparison, configs: Configs) -> list[Block]:
     """A metric: its table, its noise, its picture."""
     judged, paper = one.judged, report.study.papers[:1]
     judging = one in report.judging
@@ -105,6 +118,11 @@ def section(report: Report, one: Comparison, configs: dict[str, str]) -> list[Bl
         blocks.append(
             Text(f"A secondary figure: {taught} {one.metric.term.upper()}, which trains on this "
                  f"question.")
+        )  # fmt: skip
+    if any(line.said.endswith(OTHER_ROWS) for line in one.lines):
+        blocks.append(
+            Text("A loss on other rows than the baseline's (another format, or pairs of another "
+                 "kind) is of other tokens: it stands there and is not compared.")
         )  # fmt: skip
     if judged and judged.noise is not None:
         blocks.append(Text(noise_of(one)))
@@ -136,8 +154,10 @@ def taught_of(report: Report, one: Comparison) -> str:
     return f"{listed(names)} {'has' if len(names) == 1 else 'have'}" if names else ""
 
 
-def cell_link(arm: Arm, configs: dict[str, str]) -> str:
-    return f"[{arm.cell}]({configs[arm.name]})" if arm.name in configs else arm.cell
+def cell_link(arm: Arm, configs: Configs) -> str:
+    """To the config of its first run that has one."""
+    first = next((path for (name, _), path in configs.items() if name == arm.name), "")
+    return f"[{arm.cell}]({first})" if first else arm.cell
 
 
 def _numbers(line: Line) -> list[str]:
@@ -191,8 +211,8 @@ def curve_figures(report: Report, metric: Metric) -> list[Block]:
     """Against tokens, FLOPs and time; one figure each, shown in turn."""
     figures = []
     for axis, label in _AXES.items():
-        series = [s for arm in report.plan.arms if (s := series_of(report, arm, metric, axis))]
-        if series:
+        series = [series_of(report, arm, metric, axis) for arm in report.plan.arms]
+        if any(one.points for one in series):
             title = f"{metric.label} against {label}"
             svg = charts.curves(series, label, metric.label)
             figures.append(Figure(title, f"{metric.name.removeprefix('eval_')}-{axis}.svg", svg))
@@ -204,24 +224,26 @@ def curve_figures(report: Report, metric: Metric) -> list[Block]:
     ]  # fmt: skip
 
 
-def series_of(report: Report, arm: Arm, metric: Metric, axis: str) -> Series | None:
-    """Of the seeds that have the metric, at the steps that all of them have."""
+def series_of(report: Report, arm: Arm, metric: Metric, axis: str) -> Series:
+    """Of the seeds that have the metric, at the steps that all of them have. Seeds that diverged
+    are none of them, and the name says so."""
+    mine = [one for one in report.found if one.run.arm.name == arm.name]
+    diverged = sum(one.status == "diverged" for one in mine)
+    name = f"{arm.name} ({diverged} of {len(mine)} diverged)" if diverged else arm.name
     runs = [
         {point.step: point for point in one.curve if metric.name in point.scores}
-        for one in report.found
-        if one.run.arm.name == arm.name
+        for one in mine
+        if one.status != "diverged"
     ]
     runs = [run for run in runs if run]
-    if not runs:
-        return None
     points, tips = [], []
-    for step in sorted(set.intersection(*(set(run) for run in runs))):
+    for step in sorted(set.intersection(*(set(run) for run in runs)) if runs else ()):
         at = [run[step] for run in runs]
         values = [point.scores[metric.name] for point in at]
         x = statistics.mean(getattr(point, axis) for point in at)
         points.append((x, statistics.mean(values), min(values), max(values)))
         tips.append(
-            f"{arm.name}, step {step}: {number(points[-1][1])} ({number(min(values))} to "
+            f"{name}, step {step}: {number(points[-1][1])} ({number(min(values))} to "
             f"{number(max(values))}, {len(values)} seeds)"
         )
-    return Series(arm.name, points, tips) if points else None
+    return Series(name, points, tips)

@@ -11,7 +11,7 @@ of one size in all cells is tested too, and beside it stand p-values that do not
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -67,10 +67,9 @@ def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int 
     table = np.array([[scores[name][seed] for seed in seeds] for name in names])
     comparisons = max(family, len(names) - 1)
     if len(seeds) < 2 or len(names) < 2:
-        rows = {baseline: Row(float(np.mean(table[0])), _interval(table[0]))}
+        rows = {baseline: alone(table[0])}
         for name, line in zip(names[1:], table[1:], strict=True):
-            difference = float(np.mean(line - table[0]))
-            rows[name] = Row(float(np.mean(line)), _interval(line), difference)
+            rows[name] = replace(alone(line), difference=float(np.mean(line - table[0])))
         return Judged(rows, tuple(seeds), None, 0, None)
     residuals, deviation, degrees = two_way(table)
     rounding = 1e-12 * float(np.max(np.abs(table)))
@@ -78,17 +77,16 @@ def judge(scores: Mapping[str, Mapping[int, float]], baseline: str, family: int 
     error = noise * math.sqrt(2 / len(seeds))
     limit = critical(comparisons, degrees)
     paired = holm([_paired(line - table[0], rounding) for line in table[1:]], comparisons)
-    rows = {}
+    rows = dict[str, Row]()
     for number, (name, line) in enumerate(zip(names, table, strict=True)):
-        mean, interval = float(np.mean(line)), _interval(line)
+        rows[name] = mine = alone(line)
         if name == baseline:
-            rows[name] = Row(mean, interval)
             continue
-        found = mean - float(np.mean(table[0]))
+        found = mine.mean - float(np.mean(table[0]))
         size = abs(found) / error if error else math.inf if abs(found) > rounding else 0.0
         p = 1 - within(size, comparisons, degrees)
         bounds = (found - limit * error, found + limit * error)
-        rows[name] = Row(mean, interval, found, bounds, p, paired[number - 1])
+        rows[name] = Row(mine.mean, mine.interval, found, bounds, p, paired[number - 1])
     effect = detectable(noise, len(seeds), comparisons, degrees)
     if not noise or len(names) < 3:  # of two cells both have the same residuals
         return Judged(rows, tuple(seeds), noise, degrees, effect)
@@ -222,11 +220,12 @@ def _times(comparisons: int, degrees: int) -> float:
     return float(optimize.brentq(missing, 0.0, most))
 
 
-def _interval(scores: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
-    """Student's, of one cell's seeds alone: where its mean would lie with other seeds."""
-    count = len(scores)
+def alone(scores: Sequence[float] | np.ndarray) -> Row:
+    """A cell that is compared with none: its interval is Student's, where its mean would lie with
+    other seeds."""
+    count, mean = len(scores), float(np.mean(scores))
     if count < 2:
-        return None
+        return Row(mean, None)
     error = float(np.std(scores, ddof=1)) / math.sqrt(count)
-    reach, mean = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, float(np.mean(scores))
-    return mean - reach, mean + reach
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    return Row(mean, (mean - reach, mean + reach))

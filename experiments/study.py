@@ -53,6 +53,7 @@ class Paper:
     rows: Mapping[str, tuple[float | None, ...]]
     judged: str
     lower: bool = False  # whether less is better in the judged column
+    least: float = 0.2  # smaller differences there are those of fine-tuning's seeds
 
     def number(self, cell: str) -> float | None:
         row = self.rows.get(cell)

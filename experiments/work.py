@@ -144,26 +144,42 @@ class Crew:
                 signal.signal(number, handler)
 
 
-def begun(run: Run, stages: Mapping[str, list[str]], resubmit: bool = False) -> Job:
-    """What is left to do of a run. `resubmit`: what was submitted and has not begun is to be
-    started once more."""
+def standing(run: Run, resubmit: bool = False) -> tuple[str, list[str]]:
+    """Its status as it is now, '' where it is to be gone on with, and which stages are done.
+    `resubmit`: what was submitted, is not done and has logged nothing for a while is to be started
+    once more."""
     outcome = run.outcome()
-    done, status = list(outcome["stages"]), outcome["status"]
+    status, done = outcome["status"], [name for name in outcome["stages"] if run.wrote(name)]
     if status == "submitted" and run.has_diverged():
-        run.record(status := "diverged", done, DIVERGED)
+        status = "diverged"
     elif status == "submitted" and run.is_complete():
-        done, status = ["pretrain"], ""
-    elif status == "submitted" and resubmit and not run.steps_done():
+        status, done = "", ["pretrain"]
+    elif status == "submitted" and resubmit and run.is_quiet():
         status = ""
-    if status in ("diverged", "submitted"):
-        return Job(run, done, {})
-    done = [name for name in done if run.wrote(name)]
-    left = {name: words for name, words in stages.items() if name not in done}
-    if left and status == "done":
+    return status, done
+
+
+def begun(run: Run, stages: Mapping[str, list[str]], resubmit: bool = False) -> Job:
+    """What is left to do of a run, which is recorded."""
+    before = run.outcome()["status"]
+    status, done = standing(run, resubmit)
+    left = left_of(status, done, stages)
+    if status == "diverged" and before != status:
+        run.record(status, done, DIVERGED)
+    elif left and before == "done":
         run.record("", done)
-    elif not left and status != "done":
+    elif not left and status not in ("diverged", "submitted", "done"):
         run.record("done", done)
     return Job(run, done, left)
+
+
+def left_of(
+    status: str, done: Sequence[str], stages: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """The stages that are still to be started."""
+    if status in ("diverged", "submitted"):
+        return {}
+    return {name: words for name, words in stages.items() if name not in done}
 
 
 def run_all(

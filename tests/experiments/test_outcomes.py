@@ -1,16 +1,17 @@
 """What is left to do of a run, by what is there of it; and what of a study's folder is refused."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
 from bert_jax.errors import UserError
 from experiments import plan as plans, study as studies
+from experiments.found import collect
 from experiments.plan import Arm, Plan
-from experiments.results import collect
-from experiments.runs import Run, launched
-from experiments.work import begun
+from experiments.runs import QUIET, Run, launched
+from experiments.work import begun, left_of, standing
 
 ARM = Arm("15%", "15%", "15pc", ("steps",), "configs/bert.py:tiny", {}, 10, 1e9)
 STAGES = {"pretrain": ["train"], "probe": ["ask"], "sst2": ["tune"]}
@@ -68,9 +69,25 @@ def test_what_was_submitted_is_waited_for(run):
     assert begun(run, STAGES).left == {}
     assert begun(run, STAGES, resubmit=True).left == STAGES
     write(run, step=3, probe=False, task=False)
-    assert begun(run, STAGES, resubmit=True).left == {}, "it works"
+    assert begun(run, STAGES, resubmit=True).left == {}, "it has just logged a step"
+    metrics = run.workdir / "metrics.jsonl"
+    os.utime(metrics, (0, metrics.stat().st_mtime - 2 * QUIET))
+    assert begun(run, STAGES).left == {}
+    assert begun(run, STAGES, resubmit=True).left == STAGES, "nobody has heard of it for long"
     write(run, probe=False, task=False)
     assert list(begun(run, STAGES).left) == ["probe", "sst2"]
+
+
+def test_looking_at_what_is_left_writes_nothing(run):
+    """As --dry-run does. What diverged, and what was submitted, is not started again."""
+    write(run, probe=False)
+    run.record("done", list(STAGES))
+    before = run.outcome()
+    assert list(left_of(*standing(run), STAGES)) == ["probe"] and run.outcome() == before
+    for status in ("diverged", "submitted"):
+        run.record(status, [])
+        write(run, step=3)
+        assert left_of(*standing(run), STAGES) == {}
 
 
 def test_a_run_that_was_cut_short_says_how_far_it_is(run):

@@ -9,25 +9,11 @@ import pytest
 from bert_jax.errors import UserError
 from experiments import study as studies
 from experiments.document import page
+from experiments.found import Found, Point, task_score
 from experiments.grid import Cell
-from experiments.plan import (
-    Arm,
-    Plan,
-    build,
-    cell_settings,
-    config_of,
-    overrides,
-    preset,
-)
-from experiments.results import (
-    Found,
-    Point,
-    beside_paper,
-    comparable,
-    compare,
-    task_score,
-    verdict,
-)
+from experiments.plan import Arm, Plan, Rate, build, check_same, unknown
+from experiments.recipes import cell_settings, config_of, overrides, preset
+from experiments.results import beside_paper, comparable, compare, verdict
 from experiments.runs import Run
 from experiments.sections import Report, document
 from experiments.study import CONTINUATION, MLM_LOSS, WORDS, Paper, Scale, Study, slots
@@ -116,6 +102,47 @@ def test_a_cell_that_diverged_is_shown_and_not_averaged():
     assert one.judged.rows["80%"].p > without.judged.rows["80%"].p
 
 
+def test_what_diverged_stands_beside_the_curves_and_the_costs():
+    """A line is of the other seeds, and says so; of a cell without any its name is there."""
+    all_of_one = {("80%", seed): "diverged" for seed in range(3)}
+    runs = found(CLEAR, {("40%", 1): "diverged"} | all_of_one)
+    shown = text_of(document(report(runs), {}))
+    assert 'data-name="40% (1 of 3 diverged)"' in shown
+    assert 'data-name="80% (3 of 3 diverged)"' in shown
+    assert shown.count('<path class="line"') == 2 * 3
+    assert "<td>80%</td><td>0 of 3, 3 diverged</td><td>10</td><td></td>" in shown
+    one = compare(PLAN, runs, MLM_LOSS, "steps")
+    assert verdict(one) == "Not judged: no cell has a score beside 15%. 40% and 80% diverged."
+
+
+def test_a_loss_on_other_rows_is_not_compared():
+    """Pairs of another kind are other tokens. A probability says nothing of a difference to them,
+    and they are none of the comparisons."""
+    rows = {"15%": (900.0, 6.3), "40%": (900.0, 6.300001), "80%": (899.0, 6.36)}
+    runs = [
+        replace(one, scores={**one.scores, "eval_mlm_weight": rows[one.run.arm.name][0],
+                             "eval_unigram_loss": rows[one.run.arm.name][1]})
+        for one in found(CLEAR)
+    ]  # fmt: skip
+    one = compare(PLAN, runs, MLM_LOSS, "steps")
+    assert [line.said for line in one.lines] == ["3 of 3", "3 of 3", "3 of 3, on other rows"]
+    assert one.lines[2].row.mean == pytest.approx(6.2033, abs=1e-4)
+    assert one.lines[2].row.difference is None and "80%" not in verdict(one)
+    plan = Plan("x", "cpu", "15%", PLAN.arms[:2], 3, {})
+    without = compare(plan, [one for one in runs if one.run.arm.name != "80%"], MLM_LOSS, "steps")
+    assert one.judged.rows["40%"].p == without.judged.rows["40%"].p
+    assert "is of other tokens" in text_of(document(report(runs), {}))
+
+
+def test_a_cell_that_failed_does_not_cost_the_others_their_seeds():
+    whole = {seed: float(seed) for seed in range(5)}
+    scores = {"a": whole, "b": whole, "c": {0: 1.0, 4: 2.0}, "d": {0: 1.0, 4: 2.0}}
+    assert list(comparable(scores, "a")) == ["a", "b"]
+    few = {"a": whole, "b": whole, "c": {0: 1.0, 2: 1.0, 4: 2.0}}
+    assert list(comparable(few, "a")) == ["a", "b", "c"], "most of its seeds are there"
+    assert list(comparable({"a": whole, "b": {7: 1.0}}, "a")) == ["a"]
+
+
 def test_a_baseline_that_diverged_leaves_nothing_to_compare():
     one = compare(PLAN, found(CLEAR, {("15%", 0): "diverged"}), MLM_LOSS, "steps")
     assert verdict(one) == "Not judged: the baseline 15% is diverged (1 of 3 seeds)."
@@ -166,7 +193,8 @@ def test_scores_of_tasks_have_median_and_spread():
 
 def test_what_each_cell_took_is_told():
     shown = text_of(document(report(found(CLEAR)), {}))
-    assert "<td>40%</td><td>10</td><td>1000</td><td>1e+09</td><td>1</td>" in shown
+    row = "<td>40%</td><td>3 of 3</td><td>10</td><td>1000</td><td>1e+09</td><td>1</td>"
+    assert row in shown
 
 
 def test_slots_are_enough_and_no_more():
@@ -219,6 +247,48 @@ def test_warmup_stays_its_share_where_a_budget_decides_the_steps():
         own = preset(studies.find("variants"), studies.find("variants").scales["paper"], family)
         share = own.optimizer.warmup_steps / own.train.steps
         assert arm.settings["optimizer.warmup_steps"] == pytest.approx(share * arm.steps, abs=0.5)
+
+
+def test_slots_go_by_the_length_that_is_given():
+    study = studies.find("masking_rate")
+    plan = build(study, "cpu", {"data.sequence_length": 64}, 5, {})
+    assert plan.arm("80%").settings["data.max_predictions"] == 52
+    with pytest.raises(UserError, match="data.max_predictions=10 has no room .* set it to 20"):
+        build(studies.find("sharing"), "cpu", {"data.sequence_length": 64}, 5, {})
+
+
+def test_a_warmup_that_is_given_is_the_baselines():
+    rates = {name: Rate(1000.0 * 8**n, 4.0) for n, name in enumerate(("batch 1×", "batch 8×"))}
+    study = studies.find("batch_size")
+    plan = build(study, "smoke", {"optimizer.warmup_steps": 24, "train.steps": 96}, 2, rates)
+    assert [(arm.steps, arm.settings["optimizer.warmup_steps"]) for arm in plan.arms] == [
+        (96, 24), (12, 3),
+    ]  # fmt: skip
+
+
+def test_tokens_and_time_decide_the_steps_as_they_were_calibrated():
+    """Of a cell that was not, nobody knows them."""
+    study = studies.find("variants")
+    rates = {"BERT": Rate(2000.0, 4.0), "ELECTRA": Rate(2500.0, 3.0)}
+    plan = build(study, "smoke", {"train.steps": 100}, 2, rates)
+    steps = {arm.name: arm.steps for arm in plan.arms}
+    assert steps["ELECTRA, equal tokens"] == 80 and steps["ELECTRA, equal time"] == 75
+    assert not unknown(study, plan)
+    early = build(study, "smoke", {"train.steps": 100}, 2, {"BERT": rates["BERT"]})
+    assert [arm.name for arm in unknown(study, early)] == [
+        "ELECTRA, equal tokens", "ELECTRA, equal time",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="steps.ELECTRA, equal time=75, and now it is 100"):
+        check_same(plan, early, Path("x"))
+
+
+def test_a_recipe_that_changed_is_another_study():
+    """What stands in a preset too, for runs that are added later."""
+    plan = build(studies.find("corruption"), "smoke", {}, 2, {})
+    cells = json.loads(json.dumps(plan.asked))
+    cells["cells"]["80/10/10, 15%"]["optimizer"]["beta2"] = 0.5
+    with pytest.raises(UserError, match="optimizer.beta2=0.5, and now it is 0.98"):
+        check_same(replace(plan, asked=cells), plan, Path("x"))
 
 
 def test_settings_of_the_command_line_are_typed():

@@ -106,9 +106,9 @@ def test_a_report_names_no_home(study, corpus, tmp_path):
     home = corpus.folder.parent
     done = started(words, HOME=str(home))
     assert done.returncode == 0, done.stderr
-    for file in ("configs/80-10-10-15pc.json", "results.json"):
+    for file in ("configs/80-10-10-15pc-seed-0.json", "results.json"):
         assert str(home) not in (tmp_path / file).read_text()
-    config = json.loads((tmp_path / "configs/80-10-10-15pc.json").read_text())
+    config = json.loads((tmp_path / "configs/80-10-10-15pc-seed-0.json").read_text())
     assert config["corpus"]["prepared"] == f"~/{corpus.folder.name}"
 
 
