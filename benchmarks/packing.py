@@ -87,9 +87,10 @@ def measured(prepared: Path, layers: int, width: int) -> dict[str, dict[str, Any
     tx = build_optimizer(OptimizerConfig(warmup_steps=1), 10_000)
     step = make_train_step(objective, config, tx, 0)
     state, done = init_state(objective, config, tx, 0), 0
-    batches = {}
+    batches, fields = {}, {}
     for name in ("padded", "packed"):
         data = replace(DATA, packing=name == "packed")
+        fields[name] = objective.fields + (("position_ids",) if data.packing else ())
         examples = build_examples(rows, vocabulary, data)
         batches[name] = TrainingBatches(examples, data, vocabulary, 0, 10_000)
     found: dict[str, dict[str, Any]] = {name: {"speeds": [], "full": 0.0} for name in batches}
@@ -98,7 +99,7 @@ def measured(prepared: Path, layers: int, width: int) -> dict[str, dict[str, Any
             begin, tokens = time.monotonic(), 0
             for _ in range(STEPS if turn else 1):
                 batch = batches[name][done]
-                batch = jax.device_put({field: batch[field] for field in objective.fields})
+                batch = jax.device_put({field: batch[field] for field in fields[name]})
                 state, metrics = jax.block_until_ready(step(state, batch))
                 tokens += int(metrics["real_tokens"])
                 done += 1

@@ -10,7 +10,6 @@ one chip's peak; `step` and the MFU behind it have collectives and operations wi
 as well, none of them overlapped. Status 1 where no batch of a row fits.
 """
 
-import importlib
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import jax
 
 from benchmarks import turns
 from bert_jax.config import from_mapping
+from configs import bert
 from configs.common import differing
 from launch.preflight.chips import parse
 from launch.preflight.compile import GIB, Step, load_devices
@@ -60,7 +60,11 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
     jax.config.update("jax_enable_compilation_cache", False)
-    changes = dict(one.split("=", 1) for one in arguments.set)
+    changes = dict[str, str]()
+    for one in arguments.set:
+        field, equals, changes[field] = one.partition("=")
+        if not equals or not _has(bert.get_config("base"), field):
+            parser.error(f"--set={one}: must be FIELD=VALUE with a field of configs/bert.py")
     figures: dict[str, list[dict[str, Any]]] = {}
     print(f"jax {version('jax')}, libtpu {version('libtpu')}; {changes or 'as in the presets'}\n")
     print(
@@ -81,7 +85,7 @@ def main() -> None:
 def measure(row: Row, batch: int, changes: dict[str, str]) -> dict[str, Any]:
     """Preflight's facts of the row at that many rows a chip."""
     name, chip, chips = parse(row.topology)
-    config = importlib.import_module("configs.bert").get_config(row.preset)
+    config = bert.get_config(row.preset)
     fields = {
         "data.phases": "", "data.sequence_length": row.length,
         "data.max_predictions": LENGTHS[row.length], "data.batch_size": batch * chips,
@@ -111,6 +115,14 @@ def _at(config: Any, field: str) -> Any:
     for part in field.split("."):
         config = config[part]
     return config
+
+
+def _has(config: Any, field: str) -> bool:
+    try:
+        _at(config, field)
+        return True
+    except (KeyError, TypeError):
+        return False
 
 
 def _value(text: str) -> Any:

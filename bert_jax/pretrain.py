@@ -35,8 +35,8 @@ from bert_jax.data.loader import read
 from bert_jax.data.share import Share
 from bert_jax.errors import Preempted, UserError
 from bert_jax.inputs import open_inputs
-from bert_jax.models.kernels import resolve
-from bert_jax.objectives import build_objective
+from bert_jax.models.kernels import platform_of, resolve
+from bert_jax.objectives import build_objective, encoders_of
 from bert_jax.objectives.mlm import with_natural_bias
 from bert_jax.store import Folder, reach
 from bert_jax.training.checkpoint import Checkpoints, has_begun, last_saved
@@ -112,9 +112,10 @@ def pretrain(
     """
     # What is learned, and how. Built first: a wrong field is told before any work is done.
     train, told = config.train, config
-    model, attention = resolve(config.model, jax.default_backend(), config.lengths)
-    config = replace(config, model=model)
     objective = build_objective(config.objective, config.model, config.generator)
+    encoders, platform = encoders_of(objective, config.model), platform_of(jax.devices()[0])
+    model, attention = resolve(config.model, platform, config.lengths, encoders)
+    config = replace(config, model=model)
     step_flops = flops_by_phase(config, objective, mesh)
     tx = build_optimizer(config.optimizer, train.steps, objective.frozen)
     begun = has_begun(workdir)

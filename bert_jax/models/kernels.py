@@ -1,12 +1,14 @@
 """Attention itself: softmax(QKᵀ/√H)V between the tokens of one document.
 
-Every kernel takes segment ids, not a dense mask, and says by name what it does not take.
+Every kernel takes segment ids and says by name what it does not take. Only cuDNN's, which knows no
+such ids, makes a mask of them.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from bert_jax.models.config import EncoderConfig
 from bert_jax.models.dropout import drop, kept
 
 _BLOCK, _LARGEST_BLOCK = 128, 512  # of a splash kernel, in tokens
+_AMPERE = 8  # the compute capability that cuDNN's attention begins with
 
 
 def einsum_attention(
@@ -145,7 +148,7 @@ class Kernel:
     """`refuses`: what of a config and a length it does not take; '' where it takes all of it."""
 
     attend: Callable[..., Array]
-    platform: str  # as jax.default_backend() has it; '' for any
+    platform: str  # as `platform_of` has it; '' for any
     refuses: Callable[[EncoderConfig, int], str]
 
 
@@ -181,31 +184,45 @@ KERNELS = {
 }
 
 
+def platform_of(device: Any) -> str:
+    """'cpu', 'tpu', or 'gpu' where cuDNN's attention runs: on CUDA from Ampere on. Other GPUs go by
+    their compute capability, 'gpu of 7.0' or 'gpu of gfx90a'."""
+    capability = getattr(device, "compute_capability", None)
+    if device.platform != "gpu" or capability is None:
+        return str(device.platform)
+    major = str(capability).partition(".")[0]
+    return "gpu" if major.isdecimal() and int(major) >= _AMPERE else f"gpu of {capability}"
+
+
 def resolve(
-    config: EncoderConfig, platform: str, lengths: Sequence[int]
-) -> tuple[EncoderConfig, str]:
+    config: EncoderConfig, platform: str, lengths: Sequence[int],
+    others: Sequence[EncoderConfig] = (),
+) -> tuple[EncoderConfig, str]:  # fmt: skip
     """The config with a kernel in the place of 'auto', and for that a line which says why this one.
 
-    `platform`: as jax.default_backend() has it; `lengths`: those of all rows to come. Raises
-    UserError for a kernel asked for by name that cannot compute them.
+    `platform`: as `platform_of` has it; `lengths`: those of all rows to come; `others`: encoders
+    that run on the same kernel (a generator). Raises UserError for a kernel asked for by name that
+    cannot compute them.
     """
     if config.attention != "auto":
-        if reason := _refused(config.attention, config, platform, lengths):
+        if reason := _refused(config.attention, (config, *others), platform, lengths):
             raise UserError(
                 f"model.attention={config.attention}: it {reason}; or set model.attention=auto"
             )
         return config, ""
     taken, why = "einsum", f"there is no kernel for a {platform}"
     for name in (name for name, one in KERNELS.items() if one.platform == platform):
-        reason = _refused(name, config, platform, lengths)
+        reason = _refused(name, (config, *others), platform, lengths)
         taken, why = ("einsum", f"{name} {reason}") if reason else (name, "it takes all rows")
     return replace(config, attention=taken), f"attention: {taken}, as {why}"
 
 
-def _refused(name: str, config: EncoderConfig, platform: str, lengths: Sequence[int]) -> str:
+def _refused(
+    name: str, configs: Sequence[EncoderConfig], platform: str, lengths: Sequence[int]
+) -> str:
     """Why a kernel cannot compute rows of these lengths; '' where it can."""
     kernel = KERNELS[name]
     if kernel.platform not in ("", platform):
         return f"runs on a {kernel.platform}, and this is a {platform}"
-    reasons = (kernel.refuses(config, length) for length in lengths)
+    reasons = (kernel.refuses(config, length) for config in configs for length in lengths)
     return next(filter(None, reasons), "")

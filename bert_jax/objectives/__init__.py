@@ -78,3 +78,8 @@ def build_objective(
     return ReplacedTokens(
         generator, wanted.get("mlm", 0.0), REPLACED_TERMS[replaced[0]], wanted[replaced[0]]
     )
+
+
+def encoders_of(objective: Objective, config: EncoderConfig) -> list[EncoderConfig]:
+    """Of all that a row goes through: with a generator there are two."""
+    return [encoder for encoder, *_ in objective.passes(config, length=1, slots=1)]

@@ -52,7 +52,8 @@ class MaskedLanguageModel:
 
         cut = [_cut(x, parts) for x in (slots, batch["mlm_labels"], batch["mlm_weights"])]
         begin = (jnp.zeros(()), jnp.zeros(()))
-        return self._losses(*jax.lax.scan(jax.checkpoint(add), begin, cut)[0], batch)
+        add = jax.checkpoint(add, prevent_cse=False)  # a scan keeps its turns apart by itself
+        return self._losses(*jax.lax.scan(add, begin, cut)[0], batch)
 
     def score(self, logits: Float[Array, "B K V"], batch: Batch) -> Losses:
         """The losses of logits that a head gave at mlm_positions."""

@@ -131,7 +131,8 @@ class ReplacedTokens:
     ) -> Losses:
         """As SumOfTerms.loss. Without a key (evaluation) the samples are drawn under a fixed
         one, folded with `rows`."""
-        keys = row_keys(jax.random.key(0) if key is None else key, batch["rows"])
+        fixed = jax.random.key(0, impl="threefry2x32") if key is None else key
+        keys = row_keys(fixed, batch["rows"])
         generating, detecting = (None if key is None else fold(keys, n) for n in (0, 1))
         tables = module.encoder.embeddings
         generator = module.encoder if module.generator is None else module.generator
@@ -140,6 +141,8 @@ class ReplacedTokens:
         hidden = generator(*inputs, generating, tables, places)
         owner = module.encoder if generator.embeddings is None else generator
         logits = module.heads[MLM.name](hidden, batch["mlm_positions"], word_embedding(owner))
+        if not self.mlm_coefficient:  # times 0 it would still be computed backwards
+            logits = jax.lax.stop_gradient(logits)
         losses = MLM.score(logits, batch) | Losses({}, counts={"real_tokens": real_tokens(batch)})
 
         samples = sample(jax.lax.stop_gradient(logits), fold(keys, 2))

@@ -117,8 +117,9 @@ def init_parameters(objective: Objective, config: EncoderConfig, seed: int) -> n
 
 
 def initial_and_step_key(seed: int) -> Key[Array, "2"]:
-    """The key of the initial parameters and that of all steps: no draw of one is of the other."""
-    return jax.random.split(jax.random.key(seed))
+    """The key of the initial parameters and that of all steps: no draw of one is of the other.
+    Of Threefry, whatever the environment has as JAX's default: dropout reads its blocks."""
+    return jax.random.split(jax.random.key(seed, impl="threefry2x32"))
 
 
 def place(variable: nnx.Variable) -> nnx.Variable:

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding
 from bert_jax.config import RunConfig
 from bert_jax.data.config import DataConfig
 from bert_jax.errors import UserError
-from bert_jax.models.kernels import resolve
+from bert_jax.models.kernels import platform_of, resolve
 from bert_jax.models.sharding import RULES
-from bert_jax.objectives import build_objective
+from bert_jax.objectives import build_objective, encoders_of
 from bert_jax.training.flops import Pass, train_flops
 from bert_jax.training.mesh import build_mesh, check_divides
 from bert_jax.training.optim import build_optimizer
@@ -69,10 +69,11 @@ class Step:
 
     def __init__(self, config: RunConfig, devices: list[Any]):
         batches = [phase.data.batch_size for phase in config.phases]
-        model, _ = resolve(config.model, devices[0].platform, config.lengths)
+        self._objective = build_objective(config.objective, config.model, config.generator)
+        encoders = encoders_of(self._objective, config.model)
+        model, _ = resolve(config.model, platform_of(devices[0]), config.lengths, encoders)
         self.config = config = replace(config, model=model)
         self.mesh: Mesh = build_mesh(config.mesh, config.data.batch_size, batches, devices)
-        self._objective = build_objective(config.objective, config.model, config.generator)
         for one in self._passes(config.data):
             check_divides(self.mesh, one.config)
         tx = build_optimizer(config.optimizer, config.train.steps, self._objective.frozen)
@@ -96,12 +97,13 @@ class Step:
 
     def attention_flops(self, data: DataConfig) -> int:
         """Of QKᵀ and of weights times V in a step, on all devices: two products forward, and five
-        backward in a kernel, which computes the scores again."""
+        backward in a kernel, which computes the scores again; under remat two more."""
         S = data.sequence_length
         tokens = S * data.batch_size
+        trained = 7 if self.config.model.remat == "none" else 9
         return sum(
             one.config.num_layers * 2 * S * one.config.hidden_size * tokens
-            * (7 if one.trained else 2)
+            * (trained if one.trained else 2)
             for one in self._passes(data)
         )  # fmt: skip
 
@@ -121,13 +123,18 @@ class Step:
             for name in fields
         }
 
+    def lower(self, data: DataConfig) -> Any:
+        """Traced, and not yet compiled."""
+        with jax.set_mesh(self.mesh):
+            return self._step.lower(self._state, self.batch(data))
+
     def compile(self, data: DataConfig, available: float, quick: bool = False) -> Fit:
         """`available`: a device's bytes. A program that needs more is an answer; whatever else
         the compiler refuses is raised. `quick`: hardly optimised, in a fraction of the time; it
         needs as much memory, or somewhat more."""
         try:
-            with jax.set_mesh(self.mesh), uncached("O0" if quick else "UNKNOWN"):
-                compiled = self._step.lower(self._state, self.batch(data)).compile()
+            with uncached("O0" if quick else "UNKNOWN"):
+                compiled = self.lower(data).compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

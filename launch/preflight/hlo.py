@@ -189,8 +189,9 @@ class Program:
             self._walk(called, times, cost, True)
 
     def _cycles(self, name: str) -> float:
-        cost = Cost()
+        cost, before = Cost(), set(self._chains)
         self._walk(name, 1, cost, estimated=False)
+        self._chains = before  # it was only priced: its collectives are still to be counted
         return cost.cycles
 
     def _add(self, op: Operation, cycles: float, cost: Cost) -> None:

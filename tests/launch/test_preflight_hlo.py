@@ -112,6 +112,23 @@ def test_a_collective_spread_over_several_fusions_counts_once():
     assert len(rows(Program(head + one + other + "}\n").cost())) == 2
 
 
+def test_a_branch_that_was_only_priced_keeps_its_collectives():
+    """To see which of two is the dearer both are read; the one that is taken is then counted."""
+    piece = (
+        "%dear (x: f32[8]) -> f32[32] {\n  %x = f32[8]{0} parameter(0)\n"
+        "  ROOT %a = f32[32]{0} all-gather(%x), channel_id=9, replica_groups={{0,1,2,3}}, "
+        'frontend_attributes={chain_id="0"}, backend_config={"estimated_cycles":"9"}\n}\n\n'
+    )
+    cheap = "%cheap (y: f32[8]) -> f32[32] {\n  ROOT %y = f32[8]{0} parameter(0)\n}\n\n"
+    main = (
+        "ENTRY %main (p: pred[], x: f32[8]) -> f32[32] {\n  %p = pred[] parameter(0)\n"
+        "  %x = f32[8]{0} parameter(1)\n  ROOT %c = f32[32]{0} conditional(%p, %x, %x), "
+        "branch_computations={%dear, %cheap}\n}\n"
+    )
+    found = rows(Program("HloModule m\n\n" + piece + cheap + main).cost())
+    assert found == [("all-gather", "ici", 4, 1, 32)]
+
+
 def test_a_loop_of_unknown_length_is_named():
     text = (programs.FOLDER / "scan.txt").read_text().replace("direction=LT", "direction=NE")
     text = text.replace("known_trip_count", "other")

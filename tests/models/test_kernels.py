@@ -1,8 +1,9 @@
 """Kernels beside the einsum: the same values and gradients, nothing of another document, and what
-each refuses. The TPU's is interpreted here; the GPU's runs where there is one."""
+each refuses. The TPU's is interpreted; the GPU's runs where JAX_PLATFORMS=cuda gives one."""
 
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,13 @@ from bert_jax.models.kernels import (
     KERNELS,
     cudnn_attention,
     einsum_attention,
+    platform_of,
     resolve,
     splash_attention,
 )
 from bert_jax.models.sharding import RULES
+from bert_jax.objectives import build_objective, encoders_of
+from bert_jax.objectives.rtd import GeneratorConfig
 from bert_jax.training.mesh import MeshConfig, build_mesh
 from tests import tiny
 
@@ -48,14 +52,19 @@ def masked_einsum(monkeypatch):
 def kernel(request):
     if request.param == "splash":
         return interpreted
-    if jax.default_backend() != "gpu":
+    if not REAL:
         request.getfixturevalue("masked_einsum")
     return cudnn_attention
 
 
+# cuDNN's own kernel takes bfloat16 alone, which has 8 bits.
+REAL = jax.default_backend() == "gpu"
+DTYPE, WITHIN = (jnp.bfloat16, 3e-2) if REAL else (jnp.float32, 1e-5)
+
+
 def inputs(seed=0):
     rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.normal(size=(B, S, N, H)), jnp.float32) for _ in range(3)]
+    return [jnp.asarray(rng.normal(size=(B, S, N, H)), DTYPE) for _ in range(3)]
 
 
 def test_values_and_gradients_are_those_of_the_einsum(kernel):
@@ -64,15 +73,16 @@ def test_values_and_gradients_are_those_of_the_einsum(kernel):
     def outcome(attend):
         def loss(q, k, v):
             mixed = attend(q, k, v, jnp.asarray(SEGMENTS), 0.0, None)
-            return jnp.sum(mixed * weights), mixed
+            return jnp.sum((mixed * weights).astype(jnp.float32)), mixed.astype(jnp.float32)
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*inputs())
 
     (_, mixed), gradients = outcome(kernel)
     (_, expected), expected_gradients = outcome(einsum_attention)
-    np.testing.assert_allclose(mixed, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(mixed, expected, rtol=0, atol=WITHIN)
     for mine, theirs in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+        mine, theirs = mine.astype(jnp.float32), theirs.astype(jnp.float32)
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=WITHIN)
 
 
 @pytest.mark.parametrize("document", [1, 2])
@@ -146,6 +156,7 @@ def test_auto_takes_what_it_can_and_says_why(changes, platform, lengths, taken, 
         ("splash", {}, "cpu", "runs on a tpu, and this is a cpu"),
         ("cudnn", {}, "tpu", "runs on a gpu, and this is a tpu"),
         ("splash", {"attention_dropout": 0.1}, "tpu", "attention_dropout=0.1: set it to 0"),
+        ("cudnn", {}, "gpu of 7.0", "runs on a gpu, and this is a gpu of 7.0"),
     ],
 )
 def test_a_kernel_asked_for_by_name_is_had_or_refused(name, changes, platform, says):
@@ -153,3 +164,33 @@ def test_a_kernel_asked_for_by_name_is_had_or_refused(name, changes, platform, s
         resolve(replace(MODEL, attention=name, **changes), platform, [128])
     wanted = replace(MODEL, attention=name)
     assert resolve(wanted, KERNELS[name].platform, [128]) == (wanted, "")
+
+
+def test_a_generator_has_to_run_on_the_kernel_too():
+    """Of a tenth of the width it has heads that cuDNN does not take."""
+    generator = GeneratorConfig(width=0.1)
+    model = replace(MODEL, hidden_size=960, num_heads=20, attention="auto")  # heads of 48
+    objective = build_objective({"mlm": 1.0, "rtd": 50.0}, replace(model, pooler=False), generator)
+    both = encoders_of(objective, model)
+    assert [one.head_size for one in both] == [48, 48]
+    odd = replace(both[0], num_heads=8, hidden_size=96)  # heads of 12
+    assert resolve(model, "gpu", [128], both)[0].attention == "cudnn"
+    found, why = resolve(model, "gpu", [128], [odd, model])
+    assert found.attention == "einsum" and "these are of 12" in why
+
+
+class Device(NamedTuple):
+    platform: str
+    compute_capability: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (Device("cpu"), "cpu"), (Device("gpu", "9.0"), "gpu"), (Device("gpu", "12.1"), "gpu"),
+        (Device("gpu", "7.5"), "gpu of 7.5"), (Device("gpu", "gfx90a"), "gpu of gfx90a"),
+    ],
+)  # fmt: skip
+def test_a_gpu_without_cudnns_attention_is_none(device, expected):
+    assert platform_of(device) == expected
+    assert platform_of(jax.devices()[0]) == jax.default_backend()

@@ -60,6 +60,16 @@ def test_dropout_keeps_the_mean_and_drops_the_rate(shape, rate):
     np.testing.assert_array_equal(dropout(x, 0.0, keys), x)
 
 
+def test_dropout_in_bfloat16_keeps_the_mean():
+    """The scale is applied in float32: of many values the mean is that of float32's, to within what
+    rounding each of them to 8 bits leaves."""
+    keys = row_keys(jax.random.key(0), jnp.arange(64))
+    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (64, 64, 64)), jnp.bfloat16)
+    found = np.asarray(dropout(x, 0.1, keys), np.float64).mean()
+    expected = np.asarray(dropout(x.astype(jnp.float32), 0.1, keys), np.float64).mean()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_dropout_of_neighbours_is_independent():
     """Of the four elements that share a block, of those beside each other on each axis, and of the
     rows: no correlation beyond four deviations."""
