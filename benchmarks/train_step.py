@@ -110,6 +110,7 @@ def make(case: Case, folder: Path) -> None:
 class Step(NamedTuple):
     loss: Callable[[], float]  # of the batch, without dropout
     update: Callable[[], Any]  # a whole step; waits until it is done
+    attention: str  # which way of computing it
 
 
 def measured(turn: str, case: Case, folder: Path) -> dict:
@@ -128,7 +129,7 @@ def measured(turn: str, case: Case, folder: Path) -> dict:
     found["speed"] = count * case.rows * case.length / passed
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # GiB on Linux
     names = ("jax", "jaxlib") if turn == "ours" else ("transformers", "torch")
-    return found | {"versions": turns.versions(*names)}
+    return found | {"versions": f"{turns.versions(*names)}, attention {step.attention}"}
 
 
 def ours(folder: Path, arrays: dict[str, np.ndarray], compiled: bool) -> Step:
@@ -176,7 +177,7 @@ def ours(folder: Path, arrays: dict[str, np.ndarray], compiled: bool) -> Step:
         nonlocal state
         state, _ = jax.block_until_ready(train_step(state, batch))
 
-    return Step(loss, update)
+    return Step(loss, update, source.config.attention)
 
 
 def theirs(folder: Path, arrays: dict[str, np.ndarray], compiled: bool) -> Step:
@@ -211,7 +212,7 @@ def theirs(folder: Path, arrays: dict[str, np.ndarray], compiled: bool) -> Step:
         schedule.step()
         optimizer.zero_grad()
 
-    return Step(loss, update)
+    return Step(loss, update, model.config._attn_implementation)
 
 
 def compare(name: str, first: dict[str, float]) -> None:
