@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
@@ -30,9 +31,18 @@ def dropout(
     """Zero each element with probability `rate`, scale the others so that the mean stays.
 
     Srivastava et al. 2014. `rate` is taken to the nearest 1/65536, so that one block of Threefry
-    serves four elements.
+    serves four elements, and first to the one that x's type can scale by (`scaled_by`).
     """
+    rate = scaled_by(x.dtype, rate)
     return drop(x, rate, kept(x.shape, rate, keys))
+
+
+def scaled_by(dtype: jnp.dtype, rate: float) -> float:
+    """The rate nearest to `rate` whose scale, 1 / (1 − rate), the type holds: of bfloat16, which
+    has 8 bits, 0.0986 for 0.1. With 0.1 itself and the scale that is there every mean would be a
+    sixth of a per cent lower than in evaluation, and a scale in float32 costs a TPU half as much
+    again."""
+    return 1 - 1 / float(np.asarray(1 / (1 - rate), dtype))
 
 
 def kept(
@@ -50,10 +60,8 @@ def drop(
     """Dropout by what `kept` drew."""
     if keep is None:
         return x
-    # The scale follows the rounded rate, and is not rounded itself: in bfloat16 1/0.9 would be
-    # 1.109, and every mean a sixth of a per cent lower than in evaluation.
-    scaled = x.astype(jnp.float32) * (_LEVELS / _level(rate))
-    return jnp.where(keep, scaled, 0).astype(x.dtype)
+    # The scale follows the rounded rate, so the mean is kept exactly.
+    return jnp.where(keep, x * (_LEVELS / _level(rate)), 0).astype(x.dtype)
 
 
 def _level(rate: float) -> int:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from bert_jax.errors import UserError
 from bert_jax.models.config import EncoderConfig
-from bert_jax.models.dropout import drop, kept
+from bert_jax.models.dropout import drop, kept, scaled_by
 
 _BLOCK, _LARGEST_BLOCK = 128, 512  # of a splash kernel, in tokens
 _AMPERE = 8  # the compute capability that cuDNN's attention begins with
@@ -43,8 +43,8 @@ def einsum_attention(
     scores = jnp.where(
         _same(segment_ids), scores / math.sqrt(query.shape[-1]), jnp.finfo(jnp.float32).min
     )
-    weights = _softmax(scores, value.dtype)
-    return _mix(weights, kept(weights.shape, dropout_rate, dropout_keys), value, dropout_rate)
+    weights, rate = _softmax(scores, value.dtype), scaled_by(value.dtype, dropout_rate)
+    return _mix(weights, kept(weights.shape, rate, dropout_keys), value, rate)
 
 
 # The weights without dropout, and what it leaves, are stored; with dropout they are made again.

@@ -8,7 +8,7 @@ from flax import nnx
 from scipy import special
 
 from bert_jax.models.config import EncoderConfig
-from bert_jax.models.dropout import dropout, fold, kept, row_keys
+from bert_jax.models.dropout import dropout, fold, kept, row_keys, scaled_by
 from bert_jax.models.feedforward import ACTIVATIONS
 from bert_jax.models.heads import MaskedTokenHead
 from bert_jax.models.kernels import einsum_attention
@@ -60,14 +60,17 @@ def test_dropout_keeps_the_mean_and_drops_the_rate(shape, rate):
     np.testing.assert_array_equal(dropout(x, 0.0, keys), x)
 
 
-def test_dropout_in_bfloat16_keeps_the_mean():
-    """The scale is applied in float32: of many values the mean is that of float32's, to within what
-    rounding each of them to 8 bits leaves."""
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.25, 0.5])
+def test_dropout_in_bfloat16_keeps_the_mean(rate):
+    """Its scale is a number of 8 bits, and the rate the one that goes with it."""
+    mine = scaled_by(jnp.dtype("bfloat16"), rate)
+    scale = float(jnp.asarray(65536 / round((1 - mine) * 65536), jnp.bfloat16))
+    assert scale * (1 - mine) == pytest.approx(1, abs=1e-5) and abs(mine - rate) < 0.002
+    assert scaled_by(jnp.dtype("float32"), rate) == pytest.approx(rate, abs=1e-7)
     keys = row_keys(jax.random.key(0), jnp.arange(64))
-    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (64, 64, 64)), jnp.bfloat16)
-    found = np.asarray(dropout(x, 0.1, keys), np.float64).mean()
-    expected = np.asarray(dropout(x.astype(jnp.float32), 0.1, keys), np.float64).mean()
-    assert found == pytest.approx(expected, rel=1e-4)
+    y = np.asarray(dropout(jnp.ones((64, 256, 256), jnp.bfloat16), rate, keys), np.float64)
+    assert abs(y.mean() - 1) < 4 * np.sqrt(rate / (1 - rate) / y.size)
+    assert abs(np.mean(y == 0) - mine) < 4 * np.sqrt(rate * (1 - rate) / y.size)
 
 
 def test_dropout_of_neighbours_is_independent():
