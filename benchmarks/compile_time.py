@@ -16,6 +16,7 @@ from dataclasses import replace
 import jax
 
 from benchmarks import turns
+from bert_jax import cli
 from bert_jax.config import from_mapping
 from configs import bert
 from configs.common import differing
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with cli.guarded():
+        main()

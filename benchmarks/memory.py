@@ -11,6 +11,7 @@ step as its preset has it.
 import jax
 
 from benchmarks import tpu, turns
+from bert_jax import cli
 from launch.preflight.compile import GIB
 
 WAYS = {
@@ -53,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with cli.guarded():
+        main()

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from benchmarks import turns
+from bert_jax import cli
 from bert_jax.config import from_mapping
 from configs import bert
 from configs.common import differing
@@ -65,6 +66,10 @@ def main() -> None:
         field, equals, changes[field] = one.partition("=")
         if not equals or not _has(bert.get_config("base"), field):
             parser.error(f"--set={one}: must be FIELD=VALUE with a field of configs/bert.py")
+        try:
+            type(_at(bert.get_config("base"), field))(_value(changes[field]))
+        except ValueError as error:
+            parser.error(f"--set={one}: {error}")
     figures: dict[str, list[dict[str, Any]]] = {}
     print(f"jax {version('jax')}, libtpu {version('libtpu')}; {changes or 'as in the presets'}\n")
     print(
@@ -146,4 +151,5 @@ def line(name: str, row: Row, tried: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with cli.guarded():
+        main()

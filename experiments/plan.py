@@ -98,7 +98,13 @@ def build(
     # Cells go by the length of the rows: that which was given, where one was.
     scale = replace(scale, settings={**scale.settings, **given})
     if scale.proxy and "optimizer.warmup_steps" in given:
-        scale = replace(scale, warmup=int(given["optimizer.warmup_steps"]) / steps)
+        warmup = int(given["optimizer.warmup_steps"])
+        if not 0 <= warmup < steps:
+            raise UserError(
+                f"--config.optimizer.warmup_steps={warmup}: must be 0 or more and below the "
+                f"{steps} steps of the baseline"
+            )
+        scale = replace(scale, warmup=warmup / steps)
     cells = study.grid(scale)
     check_vary(study, scale, cells, given)
     arms: list[Arm] = []

@@ -82,12 +82,13 @@ def total_flops(config: RunConfig) -> float:
 def in_steps(scale: Scale, steps: int) -> dict[str, Value]:
     """What goes by the number of steps."""
     every = max(1, steps // scale.evaluations)
+    warmup = max(1, round(scale.warmup * steps)) if scale.warmup else 0
     return {
         "train.steps": steps,
         "train.log_every": max(1, steps // 100),
         "train.eval_every": every,
         "train.save_every": every,
-        "optimizer.warmup_steps": min(max(1, round(scale.warmup * steps)), steps - 1),
+        "optimizer.warmup_steps": min(warmup, steps - 1),
     }
 
 

@@ -264,6 +264,11 @@ def test_a_warmup_that_is_given_is_the_baselines():
     assert [(arm.steps, arm.settings["optimizer.warmup_steps"]) for arm in plan.arms] == [
         (96, 24), (12, 3),
     ]  # fmt: skip
+    none = build(study, "smoke", {"optimizer.warmup_steps": 0, "train.steps": 96}, 2, rates)
+    assert none.arms[0].settings["optimizer.warmup_steps"] == 0
+    for given in (-5, 96):
+        with pytest.raises(UserError, match=f"warmup_steps={given}: must be .* below the 96"):
+            build(study, "smoke", {"optimizer.warmup_steps": given, "train.steps": 96}, 2, rates)
 
 
 def test_tokens_and_time_decide_the_steps_as_they_were_calibrated():
