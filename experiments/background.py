@@ -5,10 +5,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from experiments.document import Block, Heading, Listed, Table, Text
-from experiments.found import Found
+from experiments.found import Found, of_arm
 from experiments.plan import Plan
 from experiments.results import metrics_of, number
 from experiments.study import Study
+
+Configs = Mapping[tuple[str, int], str]  # by arm and seed: a run's config beside the report
 
 
 def shown(value: float | None, digits: int, sign: bool = False) -> str:
@@ -39,7 +41,7 @@ def task_spread(study: Study, plan: Plan, found: Sequence[Found]) -> list[Block]
     for metric in metrics_of(study, found)[len(study.metrics) :]:
         rows = []
         for arm in plan.arms:
-            mine = [one for one in found if one.run.arm.name == arm.name]
+            mine = of_arm(arm, found)
             scores = [one.scores[metric.name] for one in mine if metric.name in one.scores]
             if scores:
                 spread = statistics.stdev(scores) if len(scores) > 1 else None
@@ -55,7 +57,7 @@ def costs(plan: Plan, found: Sequence[Found]) -> list[Block]:
     """What each cell took, as means over its seeds that reached their end."""
     rows = []
     for arm in plan.arms:
-        mine = [one for one in found if one.run.arm.name == arm.name]
+        mine = of_arm(arm, found)
         well = [one.curve[-1] for one in mine if one.curve and one.status != "diverged"]
         ends = [end for end in well if end.step == arm.steps]
         diverged = sum(one.status == "diverged" for one in mine)
@@ -128,9 +130,7 @@ def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def every_run(
-    study: Study, found: Sequence[Found], configs: Mapping[tuple[str, int], str]
-) -> list[Block]:
+def every_run(study: Study, found: Sequence[Found], configs: Configs) -> list[Block]:
     """A row each, its seed a link to its config."""
     names = [metric.name for metric in metrics_of(study, found)]
     rows = []

@@ -10,7 +10,7 @@ from typing import Any
 from bert_jax.errors import UserError
 from bert_jax.objectives import REPLACED_TERMS
 from bert_jax.training.metrics import read_metrics
-from experiments.plan import Plan
+from experiments.plan import Arm, Plan
 from experiments.runs import PROBE, SCORES, TASKS, Run, all_runs
 
 
@@ -45,6 +45,11 @@ class Found:
         under the counts of the training text. () where it has none."""
         names = ("eval_mlm_weight", "eval_unigram_loss")
         return tuple(self.scores[name] for name in names if name in self.scores)
+
+
+def of_arm(arm: Arm, found: Sequence[Found]) -> list[Found]:
+    """Its runs, a seed each."""
+    return [one for one in found if one.run.arm.name == arm.name]
 
 
 def collect(plan: Plan, folder: Path) -> list[Found]:

@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import differences, flat, to_mapping
+from bert_jax.config import differences, flat
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from experiments.grid import Cell, Value
 from experiments.recipes import (
     cell_settings,
-    check_vary,
     config_of,
     in_steps,
     preset,
+    recipes,
     total_flops,
 )
 from experiments.study import Scale, Study
@@ -106,7 +106,7 @@ def build(
             )
         scale = replace(scale, warmup=warmup / steps)
     cells = study.grid(scale)
-    check_vary(study, scale, cells, given)
+    configs = recipes(study, scale, cells, given)
     arms: list[Arm] = []
     baseline = cells[0]
     base = _arm(study, scale, baseline, given, steps, study.budgets, baseline.name)
@@ -118,11 +118,10 @@ def build(
             name = f"{cell.name}, equal {budget}" if len(study.budgets) > 1 else cell.name
             wanted = max(2, round(share * base.steps))
             arms.append(_arm(study, scale, cell, given, wanted, (budget,), name))
-    recipes = [config_of(study, scale, c, cell_settings(study, scale, c, given)) for c in cells]
     asked = {
         "evaluations": scale.evaluations,
         "warmup": scale.warmup,
-        "cells": {cell.name: to_mapping(one) for cell, one in zip(cells, recipes, strict=True)},
+        "cells": configs,
         "budgets": list(study.budgets),
         "steps": {arm.name: arm.steps for arm in arms},
     }

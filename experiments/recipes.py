@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -92,18 +93,20 @@ def in_steps(scale: Scale, steps: int) -> dict[str, Value]:
     }
 
 
-def check_vary(
+def recipes(
     study: Study, scale: Scale, cells: Sequence[Cell], given: Mapping[str, Value]
-) -> None:
-    """Raises UserError where what was given for all cells is what the study varies, or leaves two
-    of them the same."""
+) -> dict[str, dict[str, Any]]:
+    """The whole config of each cell, by its name. Raises UserError where what was given for all of
+    them is what the study varies, or leaves two the same."""
     for name in given:
         if len({cell.settings[name] for cell in cells if name in cell.settings}) > 1:
             raise UserError(f"--config.{name}: is what {study.name} varies; leave it out")
     seen: dict[str, str] = {}
+    found = {}
     for cell in cells:
         config = config_of(study, scale, cell, cell_settings(study, scale, cell, given))
-        key = json.dumps(to_mapping(config), sort_keys=True)
+        found[cell.name] = to_mapping(config)
+        key = json.dumps(found[cell.name], sort_keys=True)
         if key in seen:
             raise UserError(
                 f"{study.name}: {seen[key]} and {cell.name} are the same with "
@@ -111,6 +114,7 @@ def check_vary(
             )
         seen[key] = cell.name
         check_slots(study, cell, config)
+    return found
 
 
 def check_slots(study: Study, cell: Cell, config: RunConfig) -> None:

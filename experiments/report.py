@@ -20,11 +20,12 @@ from bert_jax import cli
 from bert_jax.errors import UserError
 from bert_jax.files import write_whole
 from experiments import plan as plans, study as studies
+from experiments.background import Configs
 from experiments.document import Choice, Figure, markdown, page
 from experiments.found import collect
 from experiments.results import compare, metrics_of
 from experiments.run import WORKDIR, Parser, folder_of, program
-from experiments.sections import Configs, Report, document, verdicts
+from experiments.sections import Report, document, verdicts
 from experiments.study import Study
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.found import Found
+from experiments.found import Found, of_arm
 from experiments.plan import Arm, Plan
 from experiments.statistics import Judged, Row, alone, judge
 from experiments.study import Metric, Study
@@ -53,7 +53,7 @@ def compare(plan: Plan, found: Sequence[Found], metric: Metric, budget: str) -> 
     scores: dict[str, Mapping[int, float]] = {}
     family, first = -1, tuple[float, ...]()
     for arm in plan.of_budget(budget):
-        mine = [one for one in found if one.run.arm.name == arm.name]
+        mine = of_arm(arm, found)
         values = {
             one.run.seed: one.scores[metric.name] for one in mine if metric.name in one.scores
         }

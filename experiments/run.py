@@ -69,7 +69,7 @@ def main(words: Sequence[str]) -> None:
         plans.check_study(found, study, folder)
     seeds = seeds_of(options.seeds, found, scale, folder)
     plan = plans.build(study, options.scale, given, seeds, found.calibration if found else {})
-    plan = replace(plan, tasks={task.name: task.words for task in tasks}, jobs=options.jobs)
+    plan = replace(plan, tasks={task.name: task.words for task in tasks})
     if found and found.jobs != options.jobs:
         print(
             f"this study was begun with --jobs={found.jobs}; on other cores sums are rounded "

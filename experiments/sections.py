@@ -1,11 +1,12 @@
 """The parts of a report: what a study found, as blocks of text, tables and figures."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments import charts
 from experiments.background import (
+    Configs,
     costs,
     every_run,
     fairness,
@@ -16,7 +17,7 @@ from experiments.background import (
 )
 from experiments.charts import Series, Whisker
 from experiments.document import Block, Choice, Figure, Heading, Table, Text
-from experiments.found import Found
+from experiments.found import Found, of_arm
 from experiments.plan import Arm, Plan
 from experiments.results import (
     OTHER_ROWS,
@@ -34,9 +35,6 @@ _BUDGET = {"steps": "steps", "flops": "FLOPs", "tokens": "tokens", "time": "wall
 # Of studies whose cells learn too different things to be judged by one held-out loss.
 OWN_LOSS = Metric("eval_loss", "held-out loss, each cell's own", lower=True)
 _AXES = {"tokens": "real tokens", "flops": "FLOPs", "seconds": "seconds of steps"}
-
-
-Configs = Mapping[tuple[str, int], str]  # by arm and seed: a run's config beside the report
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ def curve_figures(report: Report, metric: Metric) -> list[Block]:
 def series_of(report: Report, arm: Arm, metric: Metric, axis: str) -> Series:
     """Of the seeds that have the metric, at the steps that all of them have. Seeds that diverged
     are none of them, and the name says so."""
-    mine = [one for one in report.found if one.run.arm.name == arm.name]
+    mine = of_arm(arm, report.found)
     diverged = sum(one.status == "diverged" for one in mine)
     name = f"{arm.name} ({diverged} of {len(mine)} diverged)" if diverged else arm.name
     runs = [
