@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
@@ -42,7 +41,7 @@ def scaled_by(dtype: jnp.dtype, rate: float) -> float:
     has 8 bits, 0.0986 for 0.1. With 0.1 itself and the scale that is there every mean would be a
     sixth of a per cent lower than in evaluation, and a scale in float32 costs a TPU half as much
     again."""
-    return 1 - 1 / float(np.asarray(1 / (1 - rate), dtype))
+    return 1 - 1 / float(jnp.dtype(dtype).type(1 / (1 - rate)))
 
 
 def kept(
