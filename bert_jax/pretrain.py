@@ -177,13 +177,16 @@ def pretrain(
         records = [record for record in read_metrics(workdir) if record["step"] <= start]
         for record in records:
             spikes.add(record["step"], record)
-        if start and (not records or records[-1]["step"] < start):
+        logged = next(step for step in range(start, -1, -1) if due.logging(step))
+        if logged and (not records or records[-1]["step"] < logged):
             print(f"the metrics up to step {start} are not all there: lines of them were lost")
-            records.append({"step": start})
-        if records and due.evaluation(start) and "eval_loss" not in records[-1]:
-            with rates.aside("evaluation"):
-                records[-1] |= held_out() or {}
-            shown(start, records[-1])
+        if start and due.evaluation(start):
+            if not records or records[-1]["step"] < start:
+                records.append({"step": start})
+            if "eval_loss" not in records[-1]:
+                with rates.aside("evaluation"):
+                    records[-1] |= held_out() or {}
+                shown(start, records[-1])
         barrier("metrics were read")
         writer = MetricsWriter(workdir, records) if is_first() else None
         if is_first():
