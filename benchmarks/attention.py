@@ -30,7 +30,9 @@ TOKENS = {"cpu": 4096, "gpu": 65_536, "tpu": 65_536}  # of a batch
 
 def main() -> None:
     parser = turns.parser(__doc__)
-    parser.add_argument("--length", type=int, action="append", help="of rows; else 128, 512, 1024")
+    parser.add_argument(
+        "--length", type=turns.positive, action="append", help="of rows; else 128, 512, 1024"
+    )
     arguments = parser.parse_args()
     platform = jax.default_backend()
     kernels = [name for name, one in KERNELS.items() if one.platform in ("", platform)]
@@ -104,4 +106,5 @@ def compiled(kernel: str) -> Callable:
 
 
 if __name__ == "__main__":
-    main()
+    with turns.guarded():
+        main()

@@ -93,4 +93,5 @@ def drawn() -> dict[str, jax.Array]:
 
 
 if __name__ == "__main__":
-    main()
+    with turns.guarded():
+        main()

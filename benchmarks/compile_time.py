@@ -31,7 +31,7 @@ BAR = {"scanned": 25}  # seconds
 def main() -> None:
     parser = turns.parser(__doc__)
     parser.add_argument("--topology", help="as v5e:1x1; else the first device that is here")
-    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--turns", type=turns.positive, default=TURNS)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
     if arguments.topology:

@@ -39,6 +39,7 @@ def main() -> None:
     if arguments.turn:
         turn = {"ours": ours, "theirs": theirs}[arguments.turn]
         return print(json.dumps(turn(Path(arguments.prepared), arguments.lists)))
+    turns.check_oracle(parser, arguments.oracle)
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = arguments.prepared or str(turns.installed_docs())
@@ -147,4 +148,5 @@ def table(figures: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with turns.guarded():
+        main()

@@ -28,7 +28,7 @@ def main() -> None:
     parser = turns.parser(__doc__)
     parser.add_argument("--row", choices=tpu.ROWS, default="base-512")
     parser.add_argument("--way", choices=WAYS, action="append", help="these alone; else all")
-    parser.add_argument("--batch", type=int, help="rows a chip, in the place of the row's first")
+    parser.add_argument("--batch", type=turns.positive, help="rows a chip; else the row's first")
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
     jax.config.update("jax_enable_compilation_cache", False)

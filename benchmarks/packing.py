@@ -111,4 +111,5 @@ def measured(prepared: Path, layers: int, width: int) -> dict[str, dict[str, Any
 
 
 if __name__ == "__main__":
-    main()
+    with turns.guarded():
+        main()

@@ -43,6 +43,7 @@ def main() -> None:
     if arguments.turn:
         turn = {"ours": ours, "theirs": theirs}[arguments.turn]
         return print(json.dumps(measured(turn, arguments.folder)))
+    turns.check_oracle(parser, arguments.oracle)
 
     figures: dict[str, list] = {}
     for size in arguments.size or list(turns.SIZES)[:1]:
@@ -204,4 +205,5 @@ def table(figures: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with turns.guarded():
+        main()

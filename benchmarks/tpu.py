@@ -1,7 +1,7 @@
 """What the TPU compiler expects of the train step, for a fixed list of models, batches and slices.
 
   python -m benchmarks.tpu                         # all rows: an hour or more on two cores
-  python -m benchmarks.tpu --row=base-128 --set=model.attention=splash
+  python -m benchmarks.tpu --row=base-512 --set=model.attention=auto --set=model.attention_dropout=0
 
 Every change of the step can be judged by it on a machine without a TPU: `launch.preflight` says
 where its numbers come from and what they leave out. Each row is compiled for each of its batches a
@@ -20,7 +20,7 @@ import jax
 
 from benchmarks import turns
 from bert_jax import cli
-from bert_jax.config import from_mapping
+from bert_jax.config import RunConfig, flat, from_mapping, nearest
 from configs import bert
 from configs.common import differing
 from launch.preflight.chips import parse
@@ -57,19 +57,31 @@ def main() -> None:
     parser = turns.parser(__doc__)
     parser.add_argument("--row", action="append", choices=ROWS, help="these alone; else all")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of all")
-    parser.add_argument("--batch", type=int, help="rows a chip, in the place of a row's own")
+    parser.add_argument(
+        "--batch", type=turns.positive, help="rows a chip, in the place of a row's own"
+    )
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
     jax.config.update("jax_enable_compilation_cache", False)
-    changes = dict[str, str]()
+    changes, fields = dict[str, str](), flat(bert.get_config("base").to_dict())
     for one in arguments.set:
         field, equals, changes[field] = one.partition("=")
-        if not equals or not _has(bert.get_config("base"), field):
-            parser.error(f"--set={one}: must be FIELD=VALUE with a field of configs/bert.py")
+        if not equals:
+            parser.error(f"--set={one}: must be FIELD=VALUE, as model.remat=full")
+        if field not in fields:
+            parser.error(f"--set={one}: there is no such field; {nearest(field, list(fields))}")
         try:
-            type(_at(bert.get_config("base"), field))(_value(changes[field]))
-        except ValueError as error:
-            parser.error(f"--set={one}: {error}")
+            _value(fields[field], changes[field])
+        except ValueError:
+            kind = type(fields[field]).__name__
+            parser.error(f"--set={one}: the value must be as {fields[field]!r} ({kind})")
+    names = arguments.row or ROWS
+    batches = {
+        name: (arguments.batch,) if arguments.batch else ROWS[name].batches for name in names
+    }
+    for name, tried in batches.items():  # what cannot be is refused before anything is compiled
+        for batch in tried:
+            run_of(ROWS[name], batch, changes)
     figures: dict[str, list[dict[str, Any]]] = {}
     print(f"jax {version('jax')}, libtpu {version('libtpu')}; {changes or 'as in the presets'}\n")
     print(
@@ -77,29 +89,18 @@ def main() -> None:
         "| bar | step, ms | MFU | most of the cycles |\n" + "|---" * 11 + "|",
         flush=True,
     )
-    for name in arguments.row or ROWS:
-        row = ROWS[name]
-        batches = (arguments.batch,) if arguments.batch else row.batches
-        figures[name] = [measure(row, batch, changes) for batch in batches]
-        print(line(name, row, figures[name]), flush=True)
+    for name, tried in batches.items():
+        figures[name] = [measure(ROWS[name], batch, changes) for batch in tried]
+        print(line(name, ROWS[name], figures[name]), flush=True)
     turns.write(figures, arguments.json)
-    fits = all(any(one["fits"] for one in tried) for tried in figures.values())
+    fits = all(any(one["fits"] for one in found) for found in figures.values())
     sys.exit(0 if fits else 1)
 
 
 def measure(row: Row, batch: int, changes: dict[str, str]) -> dict[str, Any]:
     """Preflight's facts of the row at that many rows a chip."""
     name, chip, chips = parse(row.topology)
-    config = bert.get_config(row.preset)
-    fields = {
-        "data.phases": "", "data.sequence_length": row.length,
-        "data.max_predictions": LENGTHS[row.length], "data.batch_size": batch * chips,
-    }  # fmt: skip
-    config = differing(config, fields | (PACKED if row.packed else {}))
-    config.update_from_flattened_dict(
-        {field: type(_at(config, field))(_value(text)) for field, text in changes.items()}
-    )
-    run = from_mapping(config.to_dict())
+    run = run_of(row, batch, changes)
     begin = time.monotonic()
     step = Step(run, load_devices(name, 1))
     fit = step.compile(run.data, chip.usable_gib * GIB / chip.devices)
@@ -116,23 +117,26 @@ def measure(row: Row, batch: int, changes: dict[str, str]) -> dict[str, Any]:
     return facts
 
 
-def _at(config: Any, field: str) -> Any:
-    for part in field.split("."):
-        config = config[part]
-    return config
+def run_of(row: Row, batch: int, changes: dict[str, str]) -> RunConfig:
+    """Raises UserError for what no run can be."""
+    fields = {
+        "data.phases": "", "data.sequence_length": row.length,
+        "data.max_predictions": LENGTHS[row.length],
+        "data.batch_size": batch * parse(row.topology)[2],
+    }  # fmt: skip
+    config = differing(bert.get_config(row.preset), fields | (PACKED if row.packed else {}))
+    before = flat(config.to_dict())
+    values = {field: _value(before[field], text) for field, text in changes.items()}
+    return from_mapping(differing(config, values).to_dict())
 
 
-def _has(config: Any, field: str) -> bool:
-    try:
-        _at(config, field)
-        return True
-    except (KeyError, TypeError):
-        return False
-
-
-def _value(text: str) -> Any:
-    """'false' is no true string."""
-    return text.lower() == "true" if text.lower() in ("true", "false") else text
+def _value(before: Any, text: str) -> Any:
+    """Of the type that the field has. Raises ValueError."""
+    if not isinstance(before, bool):
+        return type(before)(text)
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
 
 
 def line(name: str, row: Row, tried: list[dict[str, Any]]) -> str:

@@ -61,6 +61,7 @@ def main() -> None:
     if arguments.turn:
         (name,) = arguments.case
         return print(json.dumps(measured(arguments.turn, CASES[name], arguments.folder)))
+    turns.check_oracle(parser, arguments.oracle)
 
     figures: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for name in arguments.case or CASES:
@@ -245,4 +246,5 @@ def table(figures: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with turns.guarded():
+        main()

@@ -2,6 +2,7 @@
 each side in its own environment, in turns."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # a peer's Python may lack what it needs
     from bert_jax.models.config import EncoderConfig
@@ -20,13 +21,52 @@ SIZES = {"L4 D256": (4, 256), "L12 D768": (12, 768)}
 VOCABULARY = 8192  # of installed_docs
 
 
-def parser(told: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def parser(told: str | None) -> Parser:
     """With --json, for `write`."""
-    found = argparse.ArgumentParser(
-        description=told, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    found.add_argument("--json", type=Path, help="write the figures there too")
+    found = Parser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--json", type=_file, help="write the figures there too")
     return found
+
+
+def _file(text: str) -> Path:
+    """Of a folder that is there: figures that took an hour are not to be lost at their end."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: no file can be written there")
+    return path
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
+    return int(text)
+
+
+def check_oracle(parser: Parser, python: str) -> None:
+    """Leaves with status 2 where that Python has not what the peers need."""
+    names = ("torch", "transformers")
+    asked = f"import importlib.util as u; print([n for n in {names} if not u.find_spec(n)])"
+    try:
+        done = subprocess.run([python, "-c", asked], capture_output=True, text=True)
+    except OSError as error:
+        parser.error(f"--oracle={python}: {error.strerror}; `make oracle` makes .venv-oracle")
+    if done.stdout != "[]\n":
+        parser.error(f"--oracle={python}: no Python that has {' and '.join(names)}")
+
+
+def guarded() -> contextlib.AbstractContextManager[None]:
+    """As all programs are, a mistake told in one line; not in a peer's turn, whose Python has
+    other packages."""
+    try:
+        from bert_jax import cli
+    except (ImportError, SyntaxError):
+        return contextlib.nullcontext()
+    return cli.guarded()
 
 
 def write(figures: Any, path: Path | None) -> None:
@@ -63,8 +103,10 @@ def run(python: str, program: str, *words: str, threads: int = 1, **environment:
         [python, program, *words], env=os.environ | fixed | environment, stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
+    if done.returncode > 0:  # it has said why
+        sys.exit(done.returncode)
     if done.returncode:
-        sys.exit(f"error: {python} {program} {' '.join(words)} ended with {done.returncode}")
+        sys.exit(f"error: {python} {program} was ended by signal {-done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -190,6 +190,8 @@ def _flag_error(error: Exception, fields: Callable[[], Mapping[str, Any]]) -> st
                 return f"--{name}: there is no such field; {nearest(field, known)}"
     if "Unknown command line flag 'config." in str(error):
         return "--config is missing: name one, as --config=configs/bert.py:base"
+    if "Non-boolean argument" in str(error):  # and then a tuple, as Python prints it
+        return str(error).removeprefix("flag ").partition(": (")[0] + ": must be true or false"
     kinds = ValueError | TypeError | flags.Error | AttributeError | KeyError
     if isinstance(error, kinds | OSError | SyntaxError | ImportError | NameError):
         # A config file's own error comes as its traceback: the last line says what it is.

@@ -39,12 +39,13 @@ def build_mesh(
     shape = [config.data, config.fsdp, config.tensor]
     if any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
         raise UserError(f"mesh: sizes are 1 or more, and at most one is -1; got {_text(shape)}")
+    given = _text(shape)
     if -1 in shape:
         others = math.prod(size for size in shape if size != -1)
         shape[shape.index(-1)] = count // others
     if math.prod(shape) != count or 0 in shape:
         raise UserError(
-            f"mesh: {_text(shape)} does not make up the {count} devices at hand; set mesh.data, "
+            f"mesh: {given} does not make up the {count} devices at hand; set mesh.data, "
             f"mesh.fsdp and mesh.tensor so that their product is {count}"
         )
     shards = shape[0] * shape[1]
@@ -102,7 +103,8 @@ def check_batch(mesh: Mesh, size: int, accumulation: int, field: str) -> None:
     if size % (devices * accumulation):
         raise UserError(
             f"a batch of {size} is not divisible by {field}={accumulation} times the {devices} "
-            f"devices of mesh.data times mesh.fsdp; choose a multiple of {devices * accumulation}"
+            f"devices of mesh.data times mesh.fsdp; choose a batch size that is a multiple of "
+            f"{devices * accumulation}"
         )
 
 

@@ -26,7 +26,7 @@ def test_mesh_takes_all_devices():
     [
         (MeshConfig(), 12, "data.batch_size=12 is not divisible by the 8 devices"),
         (MeshConfig(3, 1, 1), 12, "does not make up the 8 devices"),
-        (MeshConfig(-1, 3, 1), 12, "does not make up the 8 devices"),
+        (MeshConfig(-1, 3, 1), 12, "data=-1 × fsdp=3 × tensor=1 does not make up the 8 devices"),
         (MeshConfig(-1, -1, 1), 12, "at most one is -1"),
         (MeshConfig(0, 1, 1), 12, "sizes are 1 or more"),
     ],
