@@ -3,7 +3,7 @@
   python -m benchmarks.predict --oracle=.venv-oracle/bin/python
 
 fill-mask and classify, by BERTs of random weights in Hugging Face folders that both sides load, of
-texts of 4 to 250 words out of the installed documentation; one at a time, as who waits for each
+texts of 4 to 400 tokens out of the installed documentation; one at a time, as who waits for each
 answer, and all at once, in batches of 32. A pipeline pads a batch to its longest text, predict to
 the lengths of its table; both have the tokenizer of the folder. Each runs in its own environment
 on one core, in turns: A B A B A B. Counted are texts a CPU second, after a pass that compiles; the
