@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import turns
+from bert_jax import cli
 from bert_jax.models.config import EncoderConfig
 from bert_jax.models.kernels import KERNELS
 from bert_jax.training.mesh import one_device
@@ -106,5 +107,5 @@ def compiled(kernel: str) -> Callable:
 
 
 if __name__ == "__main__":
-    with turns.guarded():
+    with cli.guarded():
         main()

@@ -17,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from benchmarks import turns
+from bert_jax import cli
 from bert_jax.errors import UserError
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0)
@@ -77,5 +78,5 @@ def model(strength: float, longest: int):
 
 
 if __name__ == "__main__":
-    with turns.guarded():
+    with cli.guarded():
         main()

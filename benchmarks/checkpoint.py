@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks import turns
+from bert_jax import cli
 from bert_jax.objectives import build_objective
 from bert_jax.store import reach
 from bert_jax.training.checkpoint import Checkpoints
@@ -93,5 +94,5 @@ def drawn() -> dict[str, jax.Array]:
 
 
 if __name__ == "__main__":
-    with turns.guarded():
+    with cli.guarded():
         main()

@@ -8,19 +8,21 @@ program needs at its peak, with the state in it; cycles are the compiler's, and 
 step as its preset has it.
 """
 
+from typing import Any
+
 import jax
 
 from benchmarks import tpu, turns
 from bert_jax import cli
 from launch.preflight.compile import GIB
 
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "as in the preset": {},
     "remat-dots": {"model.remat": "dots"},
     "remat-full": {"model.remat": "full"},
-    "accumulation": {"train.accumulation": "4"},
-    "unrolled": {"model.scan_layers": "false"},
-    "kernel": {"model.attention": "auto", "model.attention_dropout": "0"},
+    "accumulation": {"train.accumulation": 4},
+    "unrolled": {"model.scan_layers": False},
+    "kernel": {"model.attention": "auto", "model.attention_dropout": 0.0},
 }
 
 

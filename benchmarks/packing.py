@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from benchmarks import turns
+from bert_jax import cli
 from bert_jax.data.config import CorpusConfig, DataConfig
 from bert_jax.data.examples import build_examples
 from bert_jax.data.loader import TrainingBatches
@@ -111,5 +112,5 @@ def measured(prepared: Path, layers: int, width: int) -> dict[str, dict[str, Any
 
 
 if __name__ == "__main__":
-    with turns.guarded():
+    with cli.guarded():
         main()

@@ -63,15 +63,15 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # an accelerator that is here stays free
     jax.config.update("jax_enable_compilation_cache", False)
-    changes, fields = dict[str, str](), flat(bert.get_config("base").to_dict())
+    changes, fields = dict[str, Any](), flat(bert.get_config("base").to_dict())
     for one in arguments.set:
-        field, equals, changes[field] = one.partition("=")
+        field, equals, text = one.partition("=")
         if not equals:
             parser.error(f"--set={one}: must be FIELD=VALUE, as model.remat=full")
         if field not in fields:
             parser.error(f"--set={one}: there is no such field; {nearest(field, list(fields))}")
         try:
-            _value(fields[field], changes[field])
+            changes[field] = _value(fields[field], text)
         except ValueError:
             kind = type(fields[field]).__name__
             parser.error(f"--set={one}: the value must be as {fields[field]!r} ({kind})")
@@ -97,7 +97,7 @@ def main() -> None:
     sys.exit(0 if fits else 1)
 
 
-def measure(row: Row, batch: int, changes: dict[str, str]) -> dict[str, Any]:
+def measure(row: Row, batch: int, changes: dict[str, Any]) -> dict[str, Any]:
     """Preflight's facts of the row at that many rows a chip."""
     name, chip, chips = parse(row.topology)
     run = run_of(row, batch, changes)
@@ -117,17 +117,15 @@ def measure(row: Row, batch: int, changes: dict[str, str]) -> dict[str, Any]:
     return facts
 
 
-def run_of(row: Row, batch: int, changes: dict[str, str]) -> RunConfig:
+def run_of(row: Row, batch: int, changes: dict[str, Any]) -> RunConfig:
     """Raises UserError for what no run can be."""
     fields = {
         "data.phases": "", "data.sequence_length": row.length,
         "data.max_predictions": LENGTHS[row.length],
         "data.batch_size": batch * parse(row.topology)[2],
     }  # fmt: skip
-    config = differing(bert.get_config(row.preset), fields | (PACKED if row.packed else {}))
-    before = flat(config.to_dict())
-    values = {field: _value(before[field], text) for field, text in changes.items()}
-    return from_mapping(differing(config, values).to_dict())
+    fields |= (PACKED if row.packed else {}) | changes
+    return from_mapping(differing(bert.get_config(row.preset), fields).to_dict())
 
 
 def _value(before: Any, text: str) -> Any:
